@@ -1,0 +1,273 @@
+"""One conversation's rules: `decide` says what follows from a wish, `evolve` applies what happened.
+
+Neighbours: `turn` has the table of the running turn; `runtime.conversations` carries facts to the
+journal and evolves. `decide` holds every rule and changes nothing; `evolve` holds none and never
+fails on a fact that was decided on the state it is applied to.
+Invariant: at most one turn runs; a fact that ends a turn is decided once, whoever asks.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from dispatch.core.commands import OnBusy
+from dispatch.core.events import (
+    AnyEvent,
+    Done,
+    ErrorEvent,
+    RequestClosed,
+    Response,
+    Steering,
+    TurnStart,
+    UserMessage,
+)
+from dispatch.core.identity import TurnId, UserId
+from dispatch.core.turn import (
+    Outcome,
+    Phase,
+    Turn,
+    closing_events,
+    complete,
+    is_legal,
+    outcome_of,
+)
+from dispatch.core.turn import evolve as evolve_turn
+from dispatch.errors import Busy
+from dispatch.errors import RequestClosed as AlreadyClosed
+
+Status = Literal["active", "idle", "closed"]
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A message that is durable and not yet a running turn; `queued_at_ms` in epoch ms."""
+
+    turn: TurnId
+    ordinal: int
+    text: str
+    queued_at_ms: int
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rules need to know of a conversation.
+
+    `ending`: the running turn's end is decided and on its way to disk. `queue` and `steers` are
+    ordered by ordinal.
+    """
+
+    status: Status = "idle"
+    running: Turn | None = None
+    ending: bool = False
+    queue: tuple[Waiting, ...] = ()
+    steers: tuple[Waiting, ...] = ()
+
+    @property
+    def is_busy(self) -> bool:
+        """A turn runs, or one that is durable waits to."""
+        return self.running is not None or bool(self.queue)
+
+
+class Began(msgspec.Struct, frozen=True):
+    """A turn becomes the running one; its first events follow as `Happened`."""
+
+    turn: TurnId
+
+
+class Happened(msgspec.Struct, frozen=True):
+    """An event of the running turn."""
+
+    event: AnyEvent
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The running turn's end is decided: nothing of it comes after its `turn-sealed`."""
+
+    outcome: Outcome
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """The end is durable: the conversation is free, unacknowledged steers are queued."""
+
+
+class Withdrawn(msgspec.Struct, frozen=True):
+    """The start was refused by the disk: the turn never was."""
+
+
+class Queued(msgspec.Struct, frozen=True):
+    """A message waits for the running turn's end."""
+
+    waiting: Waiting
+
+
+class Steered(msgspec.Struct, frozen=True):
+    """A message waits to be taken by the running turn."""
+
+    waiting: Waiting
+
+
+class Absorbed(msgspec.Struct, frozen=True):
+    """The running turn took a steering message."""
+
+    turn: TurnId
+
+
+class Unqueued(msgspec.Struct, frozen=True):
+    """A queued message was cancelled."""
+
+    turn: TurnId
+
+
+class StatusChanged(msgspec.Struct, frozen=True):
+    """The status that everybody in the account is told."""
+
+    status: Status
+
+
+Fact = (
+    Began
+    | Happened
+    | Ended
+    | Sealed
+    | Withdrawn
+    | Queued
+    | Steered
+    | Absorbed
+    | Unqueued
+    | StatusChanged
+)
+
+Placement = Literal["start", "queue", "steer", "interrupt", "hold"]
+
+
+def place(state: State, on_busy: OnBusy, *, agent_steers: bool) -> Placement:
+    """Where a message goes now; raises `Busy`. `hold` means: ask again after the seal.
+
+    A message that arrives between `done` and `turn-sealed` is held, not refused, unless it may
+    queue anyway.
+    """
+    if not state.is_busy:
+        return "start"
+    match on_busy:
+        case "queue":
+            return "queue"
+        case "interrupt":
+            return "hold" if state.ending else "interrupt"
+        case "steer":
+            if state.ending or state.running is None or not agent_steers:
+                return "queue"
+            return "steer"
+        case "reject":
+            if state.ending:
+                return "hold"
+            raise Busy()
+
+
+def start(
+    state: State, turn: TurnId, message: UserMessage
+) -> tuple[Began | Happened | StatusChanged, ...]:
+    """The facts of a turn's beginning; the conversation must be free."""
+    assert state.running is None, "one turn at a time"
+    facts: tuple[Began | Happened | StatusChanged, ...] = (
+        Began(turn),
+        Happened(message),
+        Happened(TurnStart()),
+    )
+    return facts if state.status == "active" else (*facts, StatusChanged("active"))
+
+
+def agent_event(state: State, turn: TurnId, event: AnyEvent) -> tuple[Happened | Absorbed, ...]:
+    """What follows from an agent's event; nothing if its turn is no longer the running one."""
+    running = state.running
+    if running is None or running.id != turn or state.ending or not is_legal(running, event):
+        return ()
+    facts: tuple[Happened | Absorbed, ...] = (Happened(complete(running, event)),)
+    if isinstance(event, Steering) and state.steers:
+        taken = next((s for s in state.steers if s.text == event.text), state.steers[0])
+        return (*facts, Absorbed(taken.turn))
+    return facts
+
+
+def end(
+    state: State, turn: TurnId | None, done: Done, *, error: ErrorEvent | None = None
+) -> tuple[Happened | Ended, ...]:
+    """End the running turn (only that one, if named); nothing if it is already ending."""
+    running = state.running
+    if running is None or state.ending or (turn is not None and running.id != turn):
+        return ()
+    assert running.phase is Phase.RUNNING, "a turn ends after it began"
+    outcome = outcome_of(done.reason, errored=running.errored or error is not None)
+    events = closing_events(running, done, error=error)
+    return (*(Happened(event) for event in events), Ended(outcome))
+
+
+def respond(state: State, response: Response, by: UserId) -> tuple[Happened, ...]:
+    """Answer an open request; raises `RequestClosed` when somebody was first."""
+    running = state.running
+    is_open = running is not None and any(
+        request.request_id == response.request_id for request in running.open_requests
+    )
+    if state.ending or not is_open:
+        raise AlreadyClosed(f"request {response.request_id} is closed")
+    return (Happened(RequestClosed(response.request_id, "answered", by)),)
+
+
+def cancel(state: State, turn: TurnId) -> tuple[Unqueued, ...]:
+    """Remove a queued message; nothing if it is no longer queued."""
+    return (Unqueued(turn),) if any(w.turn == turn for w in state.queue) else ()
+
+
+def close(state: State) -> tuple[Unqueued | StatusChanged, ...]:
+    """Drop the queue and close; the running turn is ended by `end`."""
+    dropped = tuple(Unqueued(waiting.turn) for waiting in (*state.queue, *state.steers))
+    return dropped if state.status == "closed" else (*dropped, StatusChanged("closed"))
+
+
+def settle(state: State) -> tuple[StatusChanged, ...]:
+    """After a seal with nothing to follow: idle, unless it was closed meanwhile."""
+    if state.status == "active" and not state.is_busy:
+        return (StatusChanged("idle"),)
+    return ()
+
+
+def evolve(state: State, fact: Fact) -> State:
+    """The state after a fact."""
+    replace = msgspec.structs.replace
+    match fact:
+        case Began(turn):
+            queue = tuple(w for w in state.queue if w.turn != turn)
+            return replace(state, running=Turn(id=turn), ending=False, queue=queue)
+        case Happened(event):
+            assert state.running is not None, "an event belongs to the running turn"
+            running = evolve_turn(state.running, event)
+            return state if running is state.running else replace(state, running=running)
+        case Ended():
+            return replace(state, ending=True)
+        case Sealed():
+            return replace(
+                state,
+                running=None,
+                ending=False,
+                queue=_ordered((*state.queue, *state.steers)),
+                steers=(),
+            )
+        case Withdrawn():
+            return replace(state, running=None, ending=False)
+        case Queued(waiting):
+            return replace(state, queue=_ordered((*state.queue, waiting)))
+        case Steered(waiting):
+            return replace(state, steers=_ordered((*state.steers, waiting)))
+        case Absorbed(turn):
+            return replace(state, steers=tuple(w for w in state.steers if w.turn != turn))
+        case Unqueued(turn):
+            return replace(
+                state,
+                queue=tuple(w for w in state.queue if w.turn != turn),
+                steers=tuple(w for w in state.steers if w.turn != turn),
+            )
+        case StatusChanged(status):
+            return replace(state, status=status)
+
+
+def _ordered(waiting: tuple[Waiting, ...]) -> tuple[Waiting, ...]:
+    return tuple(sorted(waiting, key=lambda w: w.ordinal))
