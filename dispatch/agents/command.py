@@ -1,0 +1,298 @@
+"""Agents that are programs, in any language: one process a turn, lines of JSON in and out.
+
+Neighbours: `process` starts, hears and ends the program; `core.events` has the shape of each line.
+First line in: the turn and its history. Later lines in: `steer` and `respond`. Lines out: events
+without ids, then perhaps `done`. Exit status 0 completes the turn.
+Invariant: what the program writes is data: no line of it, however bad, long or endless, does more
+than end its own turn with an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from dispatch.agents.ledger import MARK, ProcessLedger
+from dispatch.agents.lines import Lines, decode_line, encode_line, printable
+from dispatch.agents.options import (
+    AgentOptions,
+    Seconds,
+    check_model,
+    decode_options,
+    resolve_cwd,
+    wrong_option,
+)
+from dispatch.agents.port import (
+    AgentFailure,
+    AgentInfo,
+    Emit,
+    Inbox,
+    Input,
+    ReasoningEffort,
+    Respond,
+    Steer,
+    TurnRequest,
+)
+from dispatch.agents.process import AgentProcess, Beside, Launch, leash, running
+from dispatch.core.content import AnyChunk, Role, StoredLine
+from dispatch.core.events import Done, ErrorEvent, Image
+
+# What a program needs to find its files, speak its language and know the time. Nothing else of the
+# daemon's environment is passed on unless it is named: that is where its keys are.
+ENVIRONMENT_PASSED: Final = (
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ"),
+    *("LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE"),
+)
+
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class CommandOptions(AgentOptions, frozen=True):
+    """`command` is a list, or a line that is split as a shell would (there is no shell)."""
+
+    command: tuple[str, ...] | str
+    cwd: Path | None = None
+    cwd_roots: tuple[Path, ...] = ()
+    env: dict[str, str] = msgspec.field(default_factory=dict)
+    env_pass: tuple[str, ...] = ()
+    steer: bool = False
+    # Long enough to close a file and a connection, short enough for a person to wait.
+    stop_grace_seconds: Seconds = 2.0
+    system_prompt: str | None = None
+
+
+class _Message(msgspec.Struct, frozen=True):
+    role: Role
+    chunks: list[AnyChunk]
+
+
+class _Opening(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """The first line a program reads."""
+
+    conversation_id: str
+    turn_id: str
+    message: str
+    history: list[_Message]
+    images: tuple[Image, ...] = ()
+    model: str | None = None
+    cwd: str | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    system_prompt: str | None = None
+
+
+class _SteerLine(msgspec.Struct, frozen=True, tag_field="type", tag="steer"):
+    text: str
+
+
+class _Heard(msgspec.Struct):
+    """What a program said about the turn's end."""
+
+    events: int = 0
+    error: bool = False
+    done: Done | None = None
+
+
+class CommandAgent:
+    """Runs one program for each turn."""
+
+    def __init__(
+        self, name: str, options: CommandOptions, ledger: ProcessLedger, line_bytes_max: int
+    ) -> None:
+        """Use options that were checked."""
+        self._name = name
+        self._options = options
+        self._ledger = ledger
+        self._line_bytes_max = line_bytes_max
+        self._command = _words(name, options.command)
+        self._cwd = _directory(name, options.cwd)
+        self._environment = _environment(name, options)
+        # Asks a program what it can do; better now than in the first turn.
+        leash()
+        self._problem: str | None = None
+        self._find_program()
+
+    @classmethod
+    def from_options(
+        cls, name: str, options: dict[str, object], *, ledger: ProcessLedger, line_bytes_max: int
+    ) -> CommandAgent:
+        """Build from a table of the configuration; raises `ConfigError`."""
+        return cls(name, decode_options(name, options, CommandOptions), ledger, line_bytes_max)
+
+    @property
+    def info(self) -> AgentInfo:
+        """What clients are told; `problem` is how the program was found last."""
+        return AgentInfo(
+            self._name,
+            "command",
+            models=self._options.models,
+            steer=self._options.steer,
+            problem=self._problem,
+        )
+
+    @property
+    def cwd_roots(self) -> tuple[Path, ...]:
+        """Where a client may let the program work."""
+        return self._options.cwd_roots
+
+    async def run(self, request: TurnRequest, emit: Emit) -> None:
+        """Start the program, pass lines both ways, and judge how it ended."""
+        check_model(self.info, request.model)
+        launch = self._launch(request)
+        opening = await self._opening(request, launch)
+        grace = self._options.stop_grace_seconds
+        async with (
+            running(launch, self._ledger, grace) as process,
+            Beside(process.watch, process.drain_stderr),
+        ):
+            async with Beside(partial(self._feed, process, opening, request.inbox)):
+                heard = await self._relay(process, emit)
+            by_itself = await process.wait_exit(grace)
+        await self._conclude(process, heard, emit, by_itself=by_itself)
+
+    async def aclose(self) -> None:
+        """Nothing outlives a turn."""
+
+    def _launch(self, request: TurnRequest) -> Launch:
+        cwd = self._cwd
+        if request.cwd is not None:
+            # The broker asked the same; a link may have been changed while the turn waited.
+            resolved = resolve_cwd(self.cwd_roots, request.cwd)
+            if resolved is None:
+                raise AgentFailure("`cwd` is not inside the agent's cwd_roots", "cwd_refused")
+            cwd = resolved
+        program = self._find_program()
+        if program is None:
+            raise AgentFailure(self._problem or "program not found", "spawn_failed")
+        command = (program, *self._command[1:])
+        return Launch(command=command, cwd=cwd, environment=self._environment)
+
+    def _find_program(self) -> str | None:
+        """The program's absolute path. A relative one is the operator's, so it is looked for from
+        the agent's directory and never from one that a client names.
+        """
+        program = self._command[0]
+        if os.sep in program:
+            path = shutil.which(self._cwd / program)
+        else:
+            path = shutil.which(program, path=self._environment.get("PATH", os.defpath))
+        self._problem = None if path else f"program not found: {program}"
+        return os.path.abspath(path) if path else None
+
+    async def _opening(self, request: TurnRequest, launch: Launch) -> bytes:
+        prompt = request.system_prompt
+        return encode_line(
+            _Opening(
+                conversation_id=request.conversation_id,
+                turn_id=request.turn_id,
+                message=request.message,
+                history=_by_role(await request.history()),
+                images=request.images,
+                model=request.model,
+                cwd=str(launch.cwd) if request.cwd is not None else None,
+                reasoning_effort=request.reasoning_effort,
+                system_prompt=self._options.system_prompt if prompt is None else prompt,
+            )
+        )
+
+    async def _feed(self, process: AgentProcess, opening: bytes, inbox: Inbox) -> None:
+        """Write the lines in; a task of its own, for a program may never read them."""
+        open_ = await process.write(opening)
+        while open_:
+            line = self._line(await inbox.receive())
+            open_ = line is None or await process.write(line)
+
+    def _line(self, item: Input) -> bytes | None:
+        match item:
+            case Steer(text):
+                # Not acknowledged, so it becomes the next turn.
+                return encode_line(_SteerLine(text)) if self._options.steer else None
+            case Respond(response):
+                return b'{"type":"respond",' + encode_line(response)[1:]
+
+    async def _relay(self, process: AgentProcess, emit: Emit) -> _Heard:
+        """Pass events on until the program says `done` or its output ends.
+
+        `done` itself is kept back: whether it stands is decided by the exit status.
+        """
+        heard = _Heard()
+        lines = Lines(self._line_bytes_max)
+        ended = False
+        while not ended:
+            data = await process.read()
+            ended = not data
+            for line in lines.feed(data) if data else lines.rest():
+                event = decode_line(line)
+                if isinstance(event, Done):
+                    heard.done = event
+                    return heard
+                heard.events += 1
+                heard.error = heard.error or isinstance(event, ErrorEvent)
+                await emit(event)
+        return heard
+
+    async def _conclude(
+        self, process: AgentProcess, heard: _Heard, emit: Emit, *, by_itself: bool
+    ) -> None:
+        status = process.returncode if by_itself else 0
+        if status or (not by_itself and heard.done is None):
+            if not heard.error:
+                raise self._failure(process, heard, by_itself=by_itself)
+            # The program told its error itself; it is one error, not two.
+            heard.done = msgspec.structs.replace(heard.done or Done(""), reason="error")
+        if heard.done is not None:
+            await emit(heard.done)
+
+    def _failure(self, process: AgentProcess, heard: _Heard, *, by_itself: bool) -> AgentFailure:
+        tail = printable(process.stderr_tail)
+        if not by_itself:
+            how = "closed its output and did not exit"
+        elif (status := process.returncode or 0) < 0:
+            how = f"was ended by signal {-status}"
+        else:
+            how = f"exited with status {status}"
+        # What a shell answers when it cannot become the program.
+        unstarted = process.returncode in (126, 127) and not heard.events
+        code = "spawn_failed" if unstarted else "agent_failed"
+        return AgentFailure(f"{self._name} {how}" + (f": {tail}" if tail else ""), code)
+
+
+def _by_role(history: list[StoredLine]) -> list[_Message]:
+    messages: list[_Message] = []
+    for line in history:
+        if not messages or messages[-1].role != line.role:
+            messages.append(_Message(line.role, []))
+        messages[-1].chunks.append(line.chunk)
+    return messages
+
+
+def _words(name: str, command: tuple[str, ...] | str) -> tuple[str, ...]:
+    if isinstance(command, str):
+        try:
+            command = tuple(shlex.split(command))
+        except ValueError as error:
+            raise wrong_option(name, "command", str(error)) from error
+    if not command or not command[0] or any("\0" in word for word in command):
+        raise wrong_option(name, "command", "names no program")
+    return command
+
+
+def _directory(name: str, cwd: Path | None) -> Path:
+    directory = (cwd or Path()).absolute()
+    if not directory.is_dir():
+        raise wrong_option(name, "cwd", f"{cwd} is not a directory")
+    return directory
+
+
+def _environment(name: str, options: CommandOptions) -> dict[str, str]:
+    for key, value in options.env.items():
+        if not _VARIABLE.fullmatch(key) or "\0" in value or key == MARK:
+            raise wrong_option(name, f"env.{key}", "not a variable that can be set")
+    passed = (*ENVIRONMENT_PASSED, *options.env_pass)
+    return {key: os.environ[key] for key in passed if key in os.environ} | options.env
