@@ -16,4 +16,6 @@ The map, inside to outside; each ring imports only what is further in (checked i
 Invariant of the whole: nobody is shown an event that a crash can take back.
 """
 
-__version__ = "0.1.0"
+from dispatch.version import VERSION
+
+__version__ = VERSION

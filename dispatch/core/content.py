@@ -22,6 +22,7 @@ from dispatch.core.events import (
     ToolCall,
     ToolResult,
     UserMessage,
+    one_line,
 )
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -121,7 +122,7 @@ def delta_text(payload: bytes) -> bytes:
 
 def encode_line(role: Role, chunk: AnyChunk) -> bytes:
     """One chunk as it is kept: `"role":"…","chunk":{…}` and a newline."""
-    return b'"role":"%b","chunk":%b\n' % (role.encode(), _ENCODER.encode(chunk))
+    return b'"role":"%b","chunk":%b\n' % (role.encode(), one_line(_ENCODER.encode(chunk)))
 
 
 def decode_line(line: bytes) -> StoredLine:

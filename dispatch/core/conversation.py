@@ -144,9 +144,10 @@ def place(state: State, on_busy: OnBusy, *, agent_steers: bool) -> Placement:
     """Where a message goes now; raises `Busy`. `hold` means: ask again after the seal.
 
     A message that arrives between `done` and `turn-sealed` is held, not refused, unless it may
-    queue anyway.
+    queue anyway. While nothing runs a message starts, also ahead of a queue: whoever advances a
+    conversation asks in the right order.
     """
-    if not state.is_busy:
+    if state.running is None:
         return "start"
     match on_busy:
         case "queue":
@@ -154,9 +155,7 @@ def place(state: State, on_busy: OnBusy, *, agent_steers: bool) -> Placement:
         case "interrupt":
             return "hold" if state.ending else "interrupt"
         case "steer":
-            if state.ending or state.running is None or not agent_steers:
-                return "queue"
-            return "steer"
+            return "queue" if state.ending or not agent_steers else "steer"
         case "reject":
             if state.ending:
                 return "hold"

@@ -215,8 +215,18 @@ _AGENT_DECODER: Final = msgspec.json.Decoder(AgentEvent)
 
 
 def encode_event(event: Event) -> bytes:
-    """The stored and spliced form of an event."""
-    return _ENCODER.encode(event)
+    """The stored and spliced form of an event: one line, whatever a tool's input looked like."""
+    payload = _ENCODER.encode(event)
+    return one_line(payload) if type(event) is ToolCall else payload
+
+
+def one_line(json: bytes) -> bytes:
+    """JSON without line ends: between its tokens they mean nothing, inside of strings there are
+    none.
+    """
+    if b"\n" in json or b"\r" in json:
+        return json.replace(b"\n", b" ").replace(b"\r", b" ")
+    return json
 
 
 def decode_event(payload: bytes) -> AnyEvent:

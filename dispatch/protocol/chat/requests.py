@@ -1,0 +1,365 @@
+"""Frames that a client sends, read once: after this nothing is validated again.
+
+Neighbours: `codec` reads the JSON, `core.commands` is what comes out, `server.connection` carries
+it out; `server.http` reads the body of `POST /chat` with `read_send`. The error texts of Part 1
+are part of the contract (`protocol/native.md`, 1.3).
+Invariant: every frame becomes a command or a `PeerError`; unknown fields pass, unknown types are
+refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal, cast, get_args
+
+import msgspec
+
+from dispatch.core.commands import OnBusy, ReasoningEffort, Send, Subscribe, TurnBody
+from dispatch.core.events import Image, Response
+from dispatch.core.identity import (
+    ID_PATTERN,
+    ConversationId,
+    TurnId,
+    parse_position,
+)
+from dispatch.errors import PeerError
+from dispatch.protocol.codec import Object
+
+EFFORTS: Final = get_args(ReasoningEffort)
+BUSY_CHOICES: Final = get_args(OnBusy)
+LABEL_CHARACTERS_MAX: Final = 200
+_REASON_CHARACTERS_MAX: Final = 200
+_RESPONSES: Final = msgspec.json.Decoder(Response)
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True):
+    """What every frame may carry: `ref` is echoed in its reply."""
+
+    ref: str | int | None = None
+
+
+class ChatSend(Frame, frozen=True, kw_only=True):
+    """`chat.send`, or `chat.queue` (which never subscribes a sender who has to wait)."""
+
+    send: Send
+    is_queue: bool = False
+
+
+class ChatSubscribe(Frame, frozen=True, kw_only=True):
+    """`chat.subscribe`."""
+
+    subscribe: Subscribe
+
+
+class ChatUnsubscribe(Frame, frozen=True, kw_only=True):
+    """`chat.unsubscribe`."""
+
+    conversation: ConversationId
+
+
+class ChatQueueCancel(Frame, frozen=True, kw_only=True):
+    """`chat.queue.cancel`."""
+
+    conversation: ConversationId
+    message: TurnId
+
+
+class ChatStop(Frame, frozen=True, kw_only=True):
+    """`chat.stop`."""
+
+    conversation: ConversationId
+    turn: TurnId | None = None
+
+
+class ChatFork(Frame, frozen=True, kw_only=True):
+    """`chat.fork`."""
+
+    conversation: ConversationId
+    turn: TurnId
+
+
+class ChatRespond(Frame, frozen=True, kw_only=True):
+    """`chat.respond`."""
+
+    conversation: ConversationId
+    response: Response
+
+
+class ChatRead(Frame, frozen=True, kw_only=True):
+    """`chat.read`."""
+
+    conversation: ConversationId
+    up_to_seq: int
+
+
+class ConversationsWatch(Frame, frozen=True, kw_only=True):
+    """`conversations.watch`: tell this connection its account's notices."""
+
+
+class Ping(Frame, frozen=True, kw_only=True):
+    """`ping`, for browsers, which cannot send one of their own."""
+
+
+class SurfaceFrame(Frame, frozen=True, kw_only=True):
+    """`subscribe`, `unsubscribe` or `invoke` of a surface."""
+
+    verb: Literal["subscribe", "unsubscribe", "invoke"]
+    surface: str
+    conversation: ConversationId | None = None
+
+
+class BadFrame(PeerError):
+    """A frame of a known type with a field that cannot be; `chat.error` goes back."""
+
+    def __init__(self, message: str, conversation: object = None, ref: object = None) -> None:
+        """`conversation` and `ref` are echoed if they are what they should be."""
+        super().__init__(message)
+        self.conversation = conversation if isinstance(conversation, str) else None
+        self.ref = ref if isinstance(ref, str | int) else None
+
+
+class UnknownFrame(PeerError):
+    """A frame of no known type; `error` goes back."""
+
+    code = "unknown_type"
+
+
+def read_frame(frame: Object) -> Frame:
+    """The command of one frame; raises `BadFrame` or `UnknownFrame`."""
+    kind = frame.get("type")
+    if not isinstance(kind, str):
+        raise UnknownFrame("Unknown message type: expected a string `type`")
+    reader = _READERS.get(kind)
+    if reader is None:
+        raise UnknownFrame(f"Unknown message type: {kind[:80]}")
+    try:
+        command = reader(frame)
+    except PeerError as error:
+        raise BadFrame(error.message, frame.get("conversationId"), frame.get("ref")) from None
+    ref = frame.get("ref")
+    if isinstance(ref, str | int) and not isinstance(ref, bool):
+        return msgspec.structs.replace(command, ref=ref)
+    return command
+
+
+def conversation_of(command: Frame) -> ConversationId | None:
+    """The conversation that a frame is about, if it names one."""
+    match command:
+        case ChatSend(send=send):
+            return send.conversation
+        case ChatSubscribe(subscribe=subscribe):
+            return subscribe.conversation
+        case _:
+            conversation: ConversationId | None = getattr(command, "conversation", None)
+            return conversation
+
+
+def read_send(frame: Object, *, where: str = "chat.send") -> Send:
+    """The fields of `chat.send`, as a frame or (without `message`) as a body."""
+    message = frame.get("message")
+    if not isinstance(message, str) or not message:
+        raise PeerError(f"{where} requires a non-empty string `message`")
+    return send_of(frame, message, where=where)
+
+
+def send_of(frame: Object, message: str, *, where: str) -> Send:
+    """Everything of a send but its text, which the caller has checked."""
+    effort = frame.get("reasoningEffort")
+    if effort is not None and effort not in EFFORTS:
+        raise PeerError(
+            f'{where}: invalid reasoningEffort "{_shown(effort)}" — must be one of: '
+            + ", ".join(EFFORTS)
+        )
+    on_busy = frame.get("onBusy", "reject")
+    if on_busy not in BUSY_CHOICES:
+        raise PeerError(
+            f'{where}: invalid onBusy "{_shown(on_busy)}" — must be one of: '
+            + ", ".join(BUSY_CHOICES)
+        )
+    conversation = frame.get("conversationId")
+    return Send(
+        body=TurnBody(
+            message=message,
+            images=_images(frame.get("images"), where),
+            model=_text(frame, "model", where),
+            cwd=_text(frame, "cwd", where, characters_max=4096),
+            reasoning_effort=cast("ReasoningEffort | None", effort),
+        ),
+        conversation=None if conversation is None else _conversation(frame, where),
+        workspace=_text(frame, "workspaceId", where),
+        client_message_id=_text(frame, "clientMessageId", where, characters_max=128),
+        on_busy=cast("OnBusy", on_busy),
+    )
+
+
+def read_response(frame: Object, where: str = "chat.respond") -> Response:
+    """An answer to a request, in the shape of `model.md`."""
+    try:
+        return _RESPONSES.decode(_ENCODER.encode(frame))
+    except msgspec.ValidationError as error:
+        # The reason may quote what was sent, however long that is.
+        raise PeerError(f"{where}: {str(error)[:_REASON_CHARACTERS_MAX]}") from None
+
+
+def _images(images: object, where: str) -> tuple[Image, ...]:
+    if images is None:
+        return ()
+    if not isinstance(images, list):
+        raise PeerError(f"{where}: 'images' must be an array")
+    read = []
+    for image in images:
+        url = image.get("url") if isinstance(image, dict) else None
+        if not isinstance(url, str) or not url:
+            raise PeerError(f"{where}: each image must have a non-empty string 'url'")
+        if not url.startswith(("data:", "http://", "https://")):
+            raise PeerError(f"{where}: an image's 'url' must be a data, http or https URL")
+        mime_type = image.get("mimeType")
+        if mime_type is not None and not isinstance(mime_type, str):
+            raise PeerError(f"{where}: an image's 'mimeType' must be a string")
+        read.append(Image(url, mime_type))
+    return tuple(read)
+
+
+def _text(
+    frame: Object, name: str, where: str, *, characters_max: int = LABEL_CHARACTERS_MAX
+) -> str | None:
+    value = frame.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise PeerError(f"{where}: `{name}` must be a non-empty string")
+    if len(value) > characters_max:
+        raise PeerError(f"{where}: `{name}` must be at most {characters_max} characters")
+    return value
+
+
+def _conversation(frame: Object, where: str) -> ConversationId:
+    value = frame.get("conversationId")
+    if not isinstance(value, str) or not value:
+        raise PeerError(f"{where} requires a non-empty string `conversationId`")
+    if not ID_PATTERN.fullmatch(value):
+        raise PeerError(
+            f"{where}: malformed `conversationId`: expected 1 to 128 of A-Z a-z 0-9 . _ : -"
+        )
+    return ConversationId(value)
+
+
+def _required(frame: Object, name: str, where: str) -> str:
+    value = frame.get(name)
+    if not isinstance(value, str) or not value:
+        raise PeerError(f"{where} requires a non-empty string `{name}`")
+    return value
+
+
+def _number(frame: Object, name: str, where: str) -> int:
+    value = frame.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
+        raise PeerError(f"{where}: `{name}` must be a non-negative integer")
+    return value
+
+
+def _shown(value: object) -> str:
+    return value[:80] if isinstance(value, str) else _ENCODER.encode(value).decode()[:80]
+
+
+def _send(frame: Object) -> Frame:
+    return ChatSend(send=read_send(frame))
+
+
+def _queue(frame: Object) -> Frame:
+    conversation = _conversation(frame, "chat.queue")
+    text = frame.get("text")
+    if not isinstance(text, str) or not text.strip():
+        raise PeerError("chat.queue requires a non-empty string `text`")
+    send = Send(
+        body=TurnBody(message=text),
+        conversation=conversation,
+        workspace=_text(frame, "workspaceId", "chat.queue"),
+        client_message_id=_text(frame, "clientMessageId", "chat.queue", characters_max=128),
+        on_busy="queue",
+    )
+    return ChatSend(send=send, is_queue=True)
+
+
+def _queue_cancel(frame: Object) -> Frame:
+    conversation = _conversation(frame, "chat.queue.cancel")
+    message = _required(frame, "messageId", "chat.queue.cancel")
+    return ChatQueueCancel(conversation=conversation, message=TurnId(message))
+
+
+def _subscribe(frame: Object) -> Frame:
+    where = "chat.subscribe"
+    conversation = _conversation(frame, where)
+    after, since = frame.get("after"), frame.get("sinceSeq")
+    if after is not None and since is not None:
+        raise PeerError(f"{where} takes `after` or `sinceSeq`, not both")
+    return ChatSubscribe(
+        subscribe=Subscribe(
+            conversation=conversation,
+            after=None if after is None else parse_position(after),
+            since_seq=None if since is None else _number(frame, "sinceSeq", where),
+        )
+    )
+
+
+def _unsubscribe(frame: Object) -> Frame:
+    return ChatUnsubscribe(conversation=_conversation(frame, "chat.unsubscribe"))
+
+
+def _stop(frame: Object) -> Frame:
+    turn = frame.get("turnId")
+    return ChatStop(
+        conversation=_conversation(frame, "chat.stop"),
+        turn=None if turn is None else TurnId(_required(frame, "turnId", "chat.stop")),
+    )
+
+
+def _fork(frame: Object) -> Frame:
+    return ChatFork(
+        conversation=_conversation(frame, "chat.fork"),
+        turn=TurnId(_required(frame, "turnId", "chat.fork")),
+    )
+
+
+def _respond(frame: Object) -> Frame:
+    conversation = _conversation(frame, "chat.respond")
+    _required(frame, "requestId", "chat.respond")
+    return ChatRespond(conversation=conversation, response=read_response(frame))
+
+
+def _read(frame: Object) -> Frame:
+    return ChatRead(
+        conversation=_conversation(frame, "chat.read"),
+        up_to_seq=_number(frame, "upToSeq", "chat.read"),
+    )
+
+
+def _surface(verb: Literal["subscribe", "unsubscribe", "invoke"]) -> Callable[[Object], Frame]:
+    def read(frame: Object) -> Frame:
+        conversation = frame.get("conversationId")
+        return SurfaceFrame(
+            verb=verb,
+            surface=_required(frame, "surfaceId", verb),
+            conversation=None if conversation is None else _conversation(frame, verb),
+        )
+
+    return read
+
+
+_READERS: Final[dict[str, Callable[[Object], Frame]]] = {
+    "chat.send": _send,
+    "chat.queue": _queue,
+    "chat.queue.cancel": _queue_cancel,
+    "chat.subscribe": _subscribe,
+    "chat.unsubscribe": _unsubscribe,
+    "chat.stop": _stop,
+    "chat.fork": _fork,
+    "chat.respond": _respond,
+    "chat.read": _read,
+    "conversations.watch": lambda _: ConversationsWatch(),
+    "ping": lambda _: Ping(),
+    "subscribe": _surface("subscribe"),
+    "unsubscribe": _surface("unsubscribe"),
+    "invoke": _surface("invoke"),
+}

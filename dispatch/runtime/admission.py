@@ -1,0 +1,182 @@
+"""One send on its way in, and the turn it becomes.
+
+Neighbours: `broker` makes an `Admission` and waits for it, `live` places it, `turns` runs the
+`CurrentTurn`. Both are data with events to wait for; neither decides anything.
+Invariant: an admission is settled exactly once, by `accept` or by `refuse`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import anyio
+import msgspec
+
+from dispatch.agents.port import Agent, Input
+from dispatch.core.commands import Accepted, OnBusy, TurnBody
+from dispatch.core.content import Fold
+from dispatch.core.identity import ConversationId, TurnId, UserId
+from dispatch.errors import DispatchError
+from dispatch.storage.port import TurnKey, TurnRecord
+
+_BODY_ENCODER: Final = msgspec.json.Encoder()
+_BODY_DECODER: Final = msgspec.json.Decoder(TurnBody)
+_ACCEPTED_ENCODER: Final = msgspec.json.Encoder()
+_ACCEPTED_DECODER: Final = msgspec.json.Decoder(Accepted)
+
+
+def encode_body(body: TurnBody) -> bytes:
+    """As stored in the turn's row."""
+    return _BODY_ENCODER.encode(body)
+
+
+def decode_body(data: bytes) -> TurnBody:
+    """As read from the turn's row."""
+    return _BODY_DECODER.decode(data)
+
+
+def body_digest(body: TurnBody) -> bytes:
+    """What makes two sends the same: message and images."""
+    return hashlib.sha256(_BODY_ENCODER.encode((body.message, body.images))).digest()
+
+
+def encode_accepted(accepted: Accepted) -> bytes:
+    """As stored for a repeat."""
+    return _ACCEPTED_ENCODER.encode(accepted)
+
+
+def decode_accepted(data: bytes) -> Accepted:
+    """As read for a repeat."""
+    return _ACCEPTED_DECODER.decode(data)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Admission:
+    """A send and whom to tell. `accepted` runs synchronously, before anything of it is shown."""
+
+    key: TurnKey
+    turn_id: TurnId
+    user: UserId
+    body: TurnBody
+    on_busy: OnBusy
+    accepted: Callable[[Accepted], None]
+    client_key: str | None = None
+    digest: bytes = b""
+    workspace: str | None = None
+    error: DispatchError | None = None
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def accept(self, accepted: Accepted) -> None:
+        """It is durable."""
+        assert not self.settled.is_set(), "settled once"
+        self.accepted(accepted)
+        self.settled.set()
+
+    def refuse(self, error: DispatchError) -> None:
+        """Nothing of it is kept."""
+        assert not self.settled.is_set(), "settled once"
+        self.error = error
+        self.settled.set()
+
+    async def outcome(self) -> None:
+        """Wait until it is settled; raises what refused it."""
+        await self.settled.wait()
+        if self.error is not None:
+            raise self.error
+
+
+class TurnInbox:
+    """What comes in for a running agent, in order.
+
+    Bounded by what fills it: steers by `queue_turns_max`, answers by the agent's own requests.
+    """
+
+    __slots__ = ("_arrived", "_inputs")
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._inputs: deque[Input] = deque()
+        self._arrived = asyncio.Event()
+
+    def put(self, given: Input) -> None:
+        """Hand something in."""
+        self._inputs.append(given)
+        self._arrived.set()
+
+    def receive_nowait(self) -> Input | None:
+        """See `agents.port.Inbox`."""
+        return self._inputs.popleft() if self._inputs else None
+
+    async def receive(self) -> Input:
+        """See `agents.port.Inbox`."""
+        while not self._inputs:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._inputs.popleft()
+
+    async def __aiter__(self) -> AsyncIterator[Input]:
+        """See `agents.port.Inbox`."""
+        while True:
+            yield await self.receive()
+
+
+class CurrentTurn:
+    """The running turn's side of the runtime: what it has grown to and how to stop it.
+
+    `begun` is set once its start is durable (or was refused), `sealed` once its end is; `gone` once
+    nothing of its agent is left.
+    """
+
+    __slots__ = (
+        "agent",
+        "begun",
+        "body",
+        "bytes_total",
+        "conversation",
+        "first_offset",
+        "fold",
+        "gone",
+        "has_text",
+        "id",
+        "inbox",
+        "key",
+        "scope",
+        "sealed",
+        "started_ms",
+        "started_s",
+        "user",
+    )
+
+    def __init__(
+        self,
+        record: TurnRecord,
+        conversation: ConversationId,
+        body: TurnBody,
+        agent: Agent | None,
+        *,
+        now_ms: int,
+        now_s: float,
+    ) -> None:
+        """`agent` is None where the turn's agent is not configured."""
+        self.key = record.key
+        self.id = record.id
+        self.user = record.user
+        self.conversation = conversation
+        self.body = body
+        self.agent = agent
+        self.fold = Fold()
+        self.inbox = TurnInbox()
+        self.bytes_total = 0
+        self.has_text = False
+        self.first_offset: int | None = None
+        self.started_ms = now_ms
+        self.started_s = now_s
+        self.scope: anyio.CancelScope | None = None
+        self.begun = asyncio.Event()
+        self.sealed = asyncio.Event()
+        self.gone = asyncio.Event()

@@ -1,0 +1,229 @@
+"""The broker: what may be done to turns, for every dialect.
+
+Neighbours: `server` calls these verbs for a principal, `catalog` has those about conversations,
+`intake` and `live` carry them out, `accounts` bounds them. Rights are checked here, once.
+Invariant: when a verb returns, what it says is durable; when it raises, nothing was changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+import anyio.abc
+import msgspec
+import structlog
+
+from dispatch.core.commands import Accepted, Send
+from dispatch.core.events import ErrorEvent, Response
+from dispatch.core.identity import ADMIN, SEND, ConversationId, Principal, TurnId
+from dispatch.errors import Conflict, Forbidden, NotFound
+from dispatch.runtime import intake
+from dispatch.runtime.accounts import Accounts
+from dispatch.runtime.admission import Admission, CurrentTurn, body_digest, decode_accepted
+from dispatch.runtime.conversations import Conversations
+from dispatch.runtime.directories import allowed_directory
+from dispatch.runtime.history import History
+from dispatch.runtime.live import Live
+from dispatch.runtime.services import Services
+from dispatch.runtime.turns import run_turn
+from dispatch.storage.port import TurnKey
+
+log = structlog.get_logger()
+
+INTERRUPTED: Final = ErrorEvent("the turn was interrupted: the daemon ended", "interrupted")
+
+
+def require(principal: Principal, right: str) -> None:
+    """Raise `Forbidden` unless the principal has the right (`admin` has all of them)."""
+    if right not in principal.rights and ADMIN not in principal.rights:
+        raise Forbidden(f"the right to {right} is missing")
+
+
+class Broker:
+    """The verbs of turns. Inside `async with broker.running()` agents and the journal run."""
+
+    def __init__(
+        self,
+        services: Services,
+        conversations: Conversations,
+        accounts: Accounts,
+        history: History,
+    ) -> None:
+        """Wire the live conversations to the task group that `running` opens."""
+        self._services = services
+        self._conversations = conversations
+        self._accounts = accounts
+        self._history = history
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._sending: dict[str, Admission] = {}
+        services.launch = self._launch
+        services.began = self._began
+        services.ended = self._ended
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the journal and every agent; leaving ends agents first, then the journal.
+
+        A fatal fault of the journal cancels the body and is raised.
+        """
+        async with anyio.create_task_group() as journal_task:
+            journal_task.start_soon(self._services.journal.run)
+            async with anyio.create_task_group() as self._tasks:
+                yield
+                self._tasks.cancel_scope.cancel()
+            await self._services.journal.idle()
+            journal_task.cancel_scope.cancel()
+
+    async def send(
+        self,
+        principal: Principal,
+        send: Send,
+        accepted: Callable[[Accepted], None],
+        prepare: Callable[[Live], None] | None = None,
+    ) -> None:
+        """Start, queue, steer or interrupt, exactly once under a client's id.
+
+        `prepare` runs right before the message is placed (not for a repeat), `accepted` when it is
+        durable and before anything of it is shown. Raises what refused it.
+        """
+        require(principal, SEND)
+        if send.client_message_id is None:
+            await self._admit(principal, send, accepted, prepare, None)
+            return
+        scope = send.conversation or ""
+        client_key = "\x1f".join((principal.account, principal.user, scope, send.client_message_id))
+        while (sending := self._sending.get(client_key)) is not None:
+            # The same send over another connection: it decides for both.
+            await sending.settled.wait()
+        repeat = await self._repeat(client_key, send)
+        if repeat is not None:
+            accepted(repeat)
+        else:
+            await self._admit(principal, send, accepted, prepare, client_key)
+
+    async def stop(
+        self, principal: Principal, conversation: ConversationId, turn: TurnId | None = None
+    ) -> TurnId | None:
+        """End the running turn as aborted; its id once that is durable, or None if none runs."""
+        require(principal, SEND)
+        live = self._conversations.peek(principal, conversation)
+        return None if live is None else await self._stop(live, turn)
+
+    async def close(self, principal: Principal, conversation: ConversationId) -> TurnId | None:
+        """Abort the running turn, drop the queue and close; idempotent."""
+        require(principal, SEND)
+        async with self._conversations.using(principal, conversation) as live:
+            if not live.is_stored and live.current is None:
+                raise NotFound("Conversation not found")
+            intake.close(live)
+            stopped = await self._stop(live, None)
+            await live.written()
+            return stopped
+
+    async def cancel(
+        self, principal: Principal, conversation: ConversationId, turn: TurnId
+    ) -> bool:
+        """Remove a queued message; False if it is no longer queued."""
+        require(principal, SEND)
+        live = self._conversations.peek(principal, conversation)
+        if live is None or not intake.cancel(live, turn):
+            return False
+        await live.written()
+        return True
+
+    async def respond(
+        self, principal: Principal, conversation: ConversationId, response: Response
+    ) -> None:
+        """Answer an agent's request; raises `RequestClosed` when somebody was first."""
+        require(principal, SEND)
+        async with self._conversations.using(principal, conversation) as live:
+            live.respond(response, principal.user)
+            await live.written()
+
+    async def drain(self, seconds: float) -> None:
+        """No new turns; running ones get so long, then are sealed as interrupted."""
+        self._services.is_draining = True
+        log.info("broker.draining", running=self._accounts.running_total, seconds=seconds)
+        with anyio.move_on_after(seconds):
+            for live in self._conversations:
+                if (current := live.current) is not None:
+                    await current.sealed.wait()
+        for live in self._conversations:
+            live.end(None, "interrupted", error=INTERRUPTED)
+        await self._services.journal.idle()
+
+    async def _admit(
+        self,
+        principal: Principal,
+        send: Send,
+        accepted: Callable[[Accepted], None],
+        prepare: Callable[[Live], None] | None,
+        client_key: str | None,
+    ) -> None:
+        services = self._services
+        self._accounts.check_send(principal.account)
+        trouble = services.journal.trouble
+        if trouble is not None:
+            raise type(trouble)(trouble.message, retry_after_ms=1_000)
+        admission = Admission(
+            key=TurnKey(next(services.keys)),
+            turn_id=TurnId(services.ids.new("t")),
+            user=principal.user,
+            body=send.body,
+            on_busy=send.on_busy,
+            accepted=accepted,
+            client_key=client_key,
+            digest=body_digest(send.body),
+            workspace=send.workspace,
+        )
+        if client_key is not None:
+            self._sending[client_key] = admission
+        conversation = send.conversation or ConversationId(services.ids.new("c"))
+        try:
+            async with self._conversations.using(principal, conversation) as live:
+                if send.body.cwd is not None:
+                    cwd = await allowed_directory(services, live, send.body)
+                    admission.body = msgspec.structs.replace(send.body, cwd=cwd)
+                if prepare is not None:
+                    prepare(live)
+                intake.admit(live, admission)
+                await admission.outcome()
+        finally:
+            admission.settled.set()
+            if client_key is not None:
+                del self._sending[client_key]
+
+    async def _repeat(self, client_key: str, send: Send) -> Accepted | None:
+        found = await self._services.store.turn_by_client_key(client_key)
+        if found is None:
+            return None
+        _, turn = found
+        if turn.digest != body_digest(send.body):
+            raise Conflict("this clientMessageId was used before with another message")
+        return msgspec.structs.replace(decode_accepted(turn.acceptance), duplicate=True)
+
+    async def _stop(self, live: Live, turn: TurnId | None) -> TurnId | None:
+        current = live.current
+        if current is None or (turn is not None and current.id != turn):
+            return None
+        await current.begun.wait()
+        if not live.end(current.id, "aborted"):
+            await current.sealed.wait()
+            return None
+        await current.sealed.wait()
+        return current.id
+
+    def _launch(self, live: Live, current: CurrentTurn) -> None:
+        assert self._tasks is not None, "turns begin inside `running`"
+        self._tasks.start_soon(run_turn, live, current, self._history.context)
+
+    def _began(self, live: Live) -> None:
+        self._accounts.began(live.record.account)
+
+    def _ended(self, live: Live) -> None:
+        self._accounts.ended(live.record.account)
+        intake.advance(live)
+        self._conversations.rest(live)

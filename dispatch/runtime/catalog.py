@@ -1,0 +1,237 @@
+"""What may be done to conversations as a whole: open, name, set up, read, fork, delete.
+
+Neighbours: `broker` has the verbs about turns, `history` reads content, `server` calls all three.
+Invariant: as in `broker`: what a verb says is durable, and a verb that raises changed nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from dispatch.core.commands import TurnBody
+from dispatch.core.identity import SEND, WATCH, ConversationId, Principal, TurnId
+from dispatch.core.notices import DeletedNotice, Opened, ReadNotice, TitleNotice
+from dispatch.errors import NotFound, PeerError
+from dispatch.runtime import intake
+from dispatch.runtime.broker import require
+from dispatch.runtime.conversations import Conversations
+from dispatch.runtime.directories import allowed_directory
+from dispatch.runtime.feed import Follower
+from dispatch.runtime.journal import PendingChange
+from dispatch.runtime.live import Details, Live
+from dispatch.runtime.services import Services
+from dispatch.storage.port import (
+    Batch,
+    ConversationQuery,
+    ConversationRecord,
+    CursorRecord,
+    TurnCopy,
+    TurnKey,
+)
+
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+class Catalog:
+    """The verbs of conversations."""
+
+    def __init__(self, services: Services, conversations: Conversations) -> None:
+        """See the module."""
+        self._services = services
+        self._conversations = conversations
+
+    async def record(
+        self, principal: Principal, conversation: ConversationId
+    ) -> ConversationRecord | None:
+        """The row as it is now, or None where there is none; raises `Gone` and `Forbidden`."""
+        require(principal, WATCH)
+        async with self._conversations.using(principal, conversation) as live:
+            return live.record if live.is_stored else None
+
+    async def list(
+        self, principal: Principal, query: ConversationQuery
+    ) -> list[ConversationRecord]:
+        """One page, newest activity first."""
+        require(principal, WATCH)
+        return await self._services.store.conversations(query)
+
+    async def open(
+        self, principal: Principal, conversation: ConversationId, workspace: str | None = None
+    ) -> None:
+        """Make sure it exists, reopen it if it was closed, and tell the account."""
+        require(principal, SEND)
+        async with self._conversations.using(principal, conversation) as live:
+            if workspace is not None and not live.is_stored:
+                live.record.workspace = workspace
+            intake.reopen(live)
+            await self._keep(live)
+            self._services.feeds.notify(
+                Opened(
+                    account=principal.account,
+                    conversation=conversation,
+                    user=live.only_user,
+                    workspace=live.record.workspace,
+                )
+            )
+            self._services.feeds.flush()
+
+    async def details(self, principal: Principal, conversation: ConversationId) -> Details:
+        """What it remembers for its next turn; of an unknown one: nothing."""
+        require(principal, WATCH)
+        async with self._conversations.using(principal, conversation) as live:
+            return live.details
+
+    async def set_title(
+        self, principal: Principal, conversation: ConversationId, title: str
+    ) -> None:
+        """Name it; a person's title is never replaced by the automatic one."""
+        require(principal, SEND)
+        async with self._conversations.using(principal, conversation) as live:
+            live.record.title = title
+            live.details = msgspec.structs.replace(live.details, title_is_given=True)
+            await self._keep(live)
+            self._services.feeds.notify(
+                TitleNotice(
+                    account=principal.account,
+                    conversation=conversation,
+                    user=live.only_user,
+                    title=title,
+                )
+            )
+            self._services.feeds.flush()
+
+    async def set_details(
+        self, principal: Principal, conversation: ConversationId, body: TurnBody
+    ) -> None:
+        """Set what is given of model, reasoning effort and cwd for the turns to come."""
+        require(principal, SEND)
+        async with self._conversations.using(principal, conversation) as live:
+            given: dict[str, str] = {}
+            if body.model is not None:
+                given["model"] = body.model
+            if body.reasoning_effort is not None:
+                given["reasoning_effort"] = body.reasoning_effort
+            if body.cwd is not None:
+                given["cwd"] = await allowed_directory(self._services, live, body)
+            live.details = msgspec.structs.replace(live.details, **given)
+            await self._keep(live)
+
+    async def clear_cwd(self, principal: Principal, conversation: ConversationId) -> None:
+        """Forget the working directory."""
+        require(principal, SEND)
+        async with self._conversations.using(principal, conversation) as live:
+            live.details = msgspec.structs.replace(live.details, cwd=None)
+            if live.is_stored:
+                await self._keep(live)
+
+    async def read(
+        self,
+        principal: Principal,
+        conversation: ConversationId,
+        up_to_seq: int,
+        *,
+        reader: Follower | None = None,
+    ) -> tuple[int, int]:
+        """Move the user's read cursor forward; where it is now, and how many chunks are after.
+
+        The user's other connections are told, `reader` gets the reply.
+        """
+        require(principal, WATCH)
+        async with self._conversations.using(principal, conversation) as live:
+            if not live.is_stored:
+                raise NotFound("Conversation not found")
+            before = await self._services.store.read_cursor(live.record.key, principal.user)
+            seq = max(before, min(up_to_seq, live.record.last_seq))
+            unread = live.record.last_seq - seq
+            if seq > before:
+                cursor = CursorRecord(live.record.key, principal.user, seq)
+                notice = ReadNotice(
+                    account=principal.account,
+                    conversation=conversation,
+                    user=principal.user,
+                    last_read_seq=seq,
+                    unread=unread,
+                )
+                live.outbox.change(
+                    PendingChange(
+                        lambda batch, _: batch.cursors.append(cursor),
+                        lambda _: self._services.feeds.notify(notice, but=reader),
+                    )
+                )
+                await live.written()
+            return seq, unread
+
+    async def fork(
+        self, principal: Principal, conversation: ConversationId, turn: TurnId
+    ) -> ConversationId:
+        """A new conversation with everything up to and including a sealed turn."""
+        require(principal, SEND)
+        services = self._services
+        async with self._conversations.using(principal, conversation) as source:
+            sealed = await services.store.turn(source.record.key, turn)
+            if sealed is None or sealed.state != "sealed" or sealed.first_seq is None:
+                raise NotFound(f"no sealed turn {turn} in this conversation")
+            last_seq = sealed.first_seq + sealed.chunk_count - 1
+            turns = await services.store.sealed_turns(
+                source.record.key, before_seq=last_seq + 1, limit=2**31 - 1
+            )
+            fork_id = ConversationId(services.ids.new("c"))
+            async with self._conversations.using(principal, fork_id) as fork:
+                fork.record.session = source.record.session
+                fork.record.workspace = source.record.workspace
+                fork.record.visibility = source.record.visibility
+                fork.record.title = source.record.title
+                fork.record.last_message = source.record.last_message
+                fork.record.last_seq = last_seq
+                fork.details = msgspec.structs.replace(
+                    source.details, forked_from=(conversation, turn)
+                )
+                copies = [
+                    TurnCopy(t.key, TurnKey(next(services.keys)), fork.record.key, t.first_seq)
+                    for t in turns
+                ]
+
+                def write(batch: Batch, offset: int) -> None:
+                    fork.write_row(batch, offset)
+                    batch.copies.extend(copies)
+
+                await fork.commit(write)
+                return fork_id
+
+    async def delete(self, principal: Principal, conversation: ConversationId) -> None:
+        """Stop its turn, remove its rows and leave a tombstone; watchers are told."""
+        require(principal, SEND)
+        async with self._conversations.using(principal, conversation) as live:
+            if not live.is_stored:
+                raise NotFound("Conversation not found")
+            live.is_deleting = True
+            current = live.current
+            if current is not None:
+                await current.begun.wait()
+                live.end(None, "aborted")
+                await current.sealed.wait()
+            key = live.record.key
+            await live.commit(lambda batch, _: batch.deletions.append(key))
+            self._services.feeds.notify(
+                DeletedNotice(
+                    account=principal.account, conversation=conversation, user=live.only_user
+                )
+            )
+            for subscriber in list(live.subscribers):
+                subscriber.deleted(live)
+            self._services.feeds.flush()
+            self._conversations.forget(live)
+
+    async def _keep(self, live: Live) -> None:
+        await live.commit(live.write_row)
+
+
+def check_title(title: object, characters_max: int) -> str:
+    """A title somebody gave; raises `PeerError`."""
+    if not isinstance(title, str) or not title.strip():
+        raise PeerError("Field 'title' is required and must be a non-empty string")
+    if len(title) > characters_max:
+        raise PeerError(f"Field 'title' must be at most {characters_max} characters")
+    return title

@@ -1,0 +1,219 @@
+"""Reading what is kept: chunks by seq, events by offset, and what an agent is told.
+
+Neighbours: `storage.port` is read, `broker` and the routes ask, `turns` hands an agent its context.
+Chunk bytes are spliced, never decoded, on the way to a client.
+Invariant: only sealed turns are history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Final, NamedTuple
+
+from dispatch.core.content import (
+    ErrorChunk,
+    StoredLine,
+    Text,
+    ToolCallChunk,
+    ToolResultChunk,
+    decode_line,
+    with_seq,
+)
+from dispatch.core.identity import TurnId
+from dispatch.core.replay import Entry
+from dispatch.runtime.live import Live
+from dispatch.storage.port import ConversationKey, EventRecord, SealedTurn, Store
+
+# Turns and events read at once: a few milliseconds of a reader's time.
+_TURNS_PAGE: Final = 64
+_BYTES_PAGE: Final = 4 * 1024 * 1024
+EVENTS_PAGE: Final = 2_000
+
+_TEXT_PREFIX: Final = b'{"type":"text-delta"'
+_REASONING_PREFIX: Final = b'{"type":"reasoning-delta"'
+
+
+class Page(NamedTuple):
+    """Chunks in their wire form, ascending, and the seq of the last one."""
+
+    chunks: list[bytes]
+    last_seq: int
+
+
+class History:
+    """What is kept of conversations."""
+
+    def __init__(self, store: Store, *, bytes_max: int) -> None:
+        """`bytes_max` bounds what an agent is told."""
+        self._store = store
+        self._bytes_max = bytes_max
+
+    async def newest(
+        self, conversation: ConversationKey, *, since: int, before: int | None, limit: int
+    ) -> Page:
+        """The newest `limit` chunks with since < seq < before."""
+        chunks: list[bytes] = []
+        ceiling, last_seq = before, since
+        while len(chunks) < limit:
+            turns = await self._store.sealed_turns(
+                conversation,
+                since_seq=since,
+                before_seq=ceiling,
+                newest_first=True,
+                limit=min(_TURNS_PAGE, limit - len(chunks)),
+            )
+            if not turns:
+                break
+            turns.sort(key=lambda turn: turn.first_seq)
+            page = await self._chunks(turns, since, before)
+            if not chunks and page:
+                last_seq = turns[-1].first_seq + turns[-1].chunk_count - 1
+                last_seq = last_seq if before is None else min(last_seq, before - 1)
+            chunks[:0] = page[-(limit - len(chunks)) :]
+            ceiling = turns[0].first_seq
+        return Page(chunks, last_seq)
+
+    async def pages(
+        self, conversation: ConversationKey, *, since: int, before: int | None
+    ) -> AsyncIterator[Page]:
+        """Every chunk with since < seq < before, ascending, page by page."""
+        while True:
+            turns = await self._store.sealed_turns(
+                conversation, since_seq=since, before_seq=before, limit=_TURNS_PAGE
+            )
+            turns = _within(turns, _BYTES_PAGE)
+            if not turns:
+                return
+            chunks = await self._chunks(turns, since, before)
+            since = turns[-1].first_seq + turns[-1].chunk_count - 1
+            yield Page(chunks, since if before is None else min(since, before - 1))
+
+    async def turns(
+        self, conversation: ConversationKey, *, before: int
+    ) -> AsyncIterator[tuple[SealedTurn, list[bytes]]]:
+        """Every sealed turn with a chunk before a seq, ascending, with its chunks."""
+        since = 0
+        while True:
+            turns = await self._store.sealed_turns(
+                conversation, since_seq=since, before_seq=before, limit=_TURNS_PAGE
+            )
+            turns = _within(turns, _BYTES_PAGE)
+            if not turns:
+                return
+            for turn, data in zip(
+                turns, await self._store.chunk_bytes([turn.key for turn in turns]), strict=True
+            ):
+                lines = data.split(b"\n")[:-1]
+                yield turn, [with_seq(line, seq) for seq, line in enumerate(lines, turn.first_seq)]
+            since = turns[-1].first_seq + turns[-1].chunk_count - 1
+
+    async def context(self, live: Live) -> list[StoredLine]:
+        """What an agent is told: the newest sealed turns that fit, oldest first.
+
+        A turn is never split, one that only failed is left out, and a tool call without a result
+        gets one that says so.
+        """
+        chosen: list[list[StoredLine]] = []
+        room, ceiling = self._bytes_max, live.record.last_seq + 1
+        while room > 0:
+            turns = await self._store.sealed_turns(
+                live.record.key, before_seq=ceiling, newest_first=True, limit=_TURNS_PAGE
+            )
+            if not turns:
+                break
+            for turn in sorted(turns, key=lambda t: t.first_seq, reverse=True):
+                if turn.bytes_total > room:
+                    room = 0
+                    break
+                room -= turn.bytes_total
+                (data,) = await self._store.chunk_bytes([turn.key])
+                lines = [decode_line(line) for line in data.split(b"\n") if line]
+                if turn.outcome != "error" or not _only_failed(lines):
+                    chosen.append(_closed_calls(lines))
+                ceiling = turn.first_seq
+        return [line for lines in reversed(chosen) for line in lines]
+
+    async def last_text(self, conversation: ConversationKey) -> tuple[str, str | None]:
+        """The text of the newest turn's answer, and the turn's id; empty if there is none."""
+        turns = await self._store.sealed_turns(conversation, newest_first=True, limit=1)
+        if not turns:
+            return "", None
+        (data,) = await self._store.chunk_bytes([turns[0].key])
+        lines = [decode_line(line) for line in data.split(b"\n") if line]
+        texts = [
+            line.chunk.text
+            for line in lines
+            if line.role == "assistant" and isinstance(line.chunk, Text)
+        ]
+        return "".join(texts), turns[0].id
+
+    async def last_sealed(self, conversation: ConversationKey) -> tuple[TurnId, int] | None:
+        """The newest sealed turn, and when it was sealed (epoch ms)."""
+        turns = await self._store.sealed_turns(conversation, newest_first=True, limit=1)
+        return (turns[0].id, turns[0].sealed_at_ms) if turns else None
+
+    async def events(
+        self, conversation: ConversationKey, after: int, limit: int = EVENTS_PAGE
+    ) -> list[Entry]:
+        """Shown entries after an offset from the journal; empty where the next one was pruned."""
+        records = await self._store.events(conversation, after, limit)
+        if not records or records[0].offset != after + 1:
+            return []
+        ids = await self._store.turn_ids(sorted({record.turn for record in records}))
+        return [
+            Entry(record.offset, ids[record.turn], record.payload, delta_kind(record))
+            for record in records
+        ]
+
+    async def _chunks(
+        self, turns: Sequence[SealedTurn], since: int, before: int | None
+    ) -> list[bytes]:
+        chunks = []
+        for turn, data in zip(
+            turns, await self._store.chunk_bytes([turn.key for turn in turns]), strict=True
+        ):
+            lines = data.split(b"\n")
+            for seq, line in enumerate(lines[:-1], turn.first_seq):
+                if seq > since and (before is None or seq < before):
+                    chunks.append(with_seq(line, seq))
+        return chunks
+
+
+def delta_kind(record: EventRecord) -> str:
+    """Which run a stored event may be merged into, as in `replay.Entry.delta`."""
+    if record.payload.startswith(_TEXT_PREFIX):
+        return "text-delta"
+    if record.payload.startswith(_REASONING_PREFIX):
+        return "reasoning-delta"
+    return ""
+
+
+def _within(turns: list[SealedTurn], bytes_max: int) -> list[SealedTurn]:
+    """At least one turn, and no more than fit."""
+    size = 0
+    for index, turn in enumerate(turns):
+        size += turn.bytes_total
+        if size > bytes_max and index:
+            return turns[:index]
+    return turns
+
+
+def _only_failed(lines: list[StoredLine]) -> bool:
+    return all(line.role == "user" or isinstance(line.chunk, ErrorChunk) for line in lines)
+
+
+def _closed_calls(lines: list[StoredLine]) -> list[StoredLine]:
+    calls = {c.chunk.tool_call_id: c.chunk for c in lines if isinstance(c.chunk, ToolCallChunk)}
+    for line in lines:
+        if isinstance(line.chunk, ToolResultChunk):
+            calls.pop(line.chunk.tool_call_id, None)
+    missing = [
+        StoredLine(
+            "tool",
+            ToolResultChunk(
+                call.tool_call_id, call.tool_name, "no result was kept", True, call.step_id
+            ),
+        )
+        for call in calls.values()
+    ]
+    return [*lines, *missing]

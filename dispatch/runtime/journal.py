@@ -1,0 +1,374 @@
+"""Group commit: everything that waits becomes durable in one transaction, then visible.
+
+Neighbours: `live` fills one `Outbox` a conversation, `storage.port` commits, `feed` shows. There is
+no timer: while one commit runs the next batch gathers. Adjacent deltas of a run that wait for the
+same commit are one event.
+Invariant: durable before visible. Offsets and positions are assigned when a batch is built and
+kept only if it committed; a refused entry leaves no trace; an obligation (an event of a running
+turn, a seal) is kept and tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import anyio
+import structlog
+
+from dispatch.core.content import DELTA_SUFFIX, REASONING_DELTA_PREFIX, TEXT_DELTA_PREFIX
+from dispatch.core.identity import TurnId
+from dispatch.core.replay import Entry
+from dispatch.errors import Conflict, DispatchError, StorageFull, StorageLocked
+from dispatch.runtime.clock import Clock
+from dispatch.runtime.feed import Feed, Feeds
+from dispatch.storage.port import Batch, ConversationKey, EventRecord, Store, TurnKey
+
+log = structlog.get_logger()
+
+# After a batch this large the next one waits until the last began this long ago: many small
+# commits under load cost more than the wait. A quiet journal never waits.
+_LARGE_BATCH_ENTRIES: Final = 48
+_LARGE_BATCH_SPACING_SECONDS: Final = 0.001
+_RETRY_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
+
+_PREFIXES: Final = {
+    "text-delta": TEXT_DELTA_PREFIX,
+    "reasoning-delta": REASONING_DELTA_PREFIX,
+}
+
+
+class PendingEvent:
+    """An event on its way to disk; a delta grows while it waits."""
+
+    __slots__ = ("_payload", "delta", "turn_id", "turn_key")
+
+    def __init__(self, turn_key: TurnKey, turn_id: TurnId, payload: bytes, delta: str = "") -> None:
+        """`delta` names the run that `payload` may be merged into."""
+        self.turn_key = turn_key
+        self.turn_id = turn_id
+        self.delta = delta
+        self._payload: bytes | bytearray = payload
+
+    @property
+    def size(self) -> int:
+        """Bytes of the encoded event so far."""
+        return len(self._payload)
+
+    @property
+    def payload(self) -> bytes:
+        """The encoded event."""
+        if isinstance(self._payload, bytearray):
+            self._payload = bytes(self._payload)
+        return self._payload
+
+    def grow(self, escaped: bytes) -> None:
+        """Append escaped text to the delta."""
+        if not isinstance(self._payload, bytearray):
+            self._payload = bytearray(self._payload)
+        del self._payload[-len(DELTA_SUFFIX) :]
+        self._payload += escaped
+        self._payload += DELTA_SUFFIX
+
+
+class PendingChange:
+    """Rows on their way to disk, and what to do then.
+
+    `write(batch, offset)` adds the rows, `offset` being the conversation's last one before this
+    change and its `events`; it may be called again for a later batch. `durable(offset)` runs once,
+    before anything of the batch is shown. With `refused` the change is an admission: a disk that
+    takes no more calls it instead, once, and nothing is kept.
+    """
+
+    __slots__ = ("durable", "events", "refused", "write")
+
+    def __init__(
+        self,
+        write: Callable[[Batch, int], None],
+        durable: Callable[[int], None] | None = None,
+        refused: Callable[[DispatchError], None] | None = None,
+        events: tuple[PendingEvent, ...] = (),
+    ) -> None:
+        """See the class."""
+        self.write = write
+        self.durable = durable
+        self.refused = refused
+        self.events = events
+
+
+Pending = PendingEvent | PendingChange
+
+
+class Outbox:
+    """One conversation's way to disk: entries in order, and the last durable offset."""
+
+    __slots__ = (
+        "_journal",
+        "_settled",
+        "bytes_pending",
+        "conversation",
+        "entered",
+        "feed",
+        "head",
+        "left",
+        "pending",
+    )
+
+    def __init__(self, journal: Journal, conversation: ConversationKey, feed: Feed) -> None:
+        """Continue after the feed's head."""
+        self._journal = journal
+        self._settled: asyncio.Event | None = None
+        self.conversation = conversation
+        self.feed = feed
+        self.head = feed.head
+        self.pending: list[Pending] = []
+        self.bytes_pending = 0
+        self.entered = 0
+        self.left = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing waits, and nothing is on its way."""
+        return self.left == self.entered
+
+    def delta(self, turn_key: TurnKey, turn_id: TurnId, kind: str, escaped: bytes) -> None:
+        """Append text of a run; merged with the waiting event before it, if that is the same."""
+        pending = self.pending
+        self.bytes_pending += len(escaped)
+        if pending:
+            last = pending[-1]
+            if (
+                type(last) is PendingEvent
+                and last.delta == kind
+                and last.turn_key == turn_key
+                and last.size + len(escaped) <= self._journal.delta_bytes_max
+            ):
+                last.grow(escaped)
+                return
+        payload = _PREFIXES[kind] + escaped + DELTA_SUFFIX
+        self._enter(PendingEvent(turn_key, turn_id, payload, kind))
+
+    def event(self, turn_key: TurnKey, turn_id: TurnId, payload: bytes) -> None:
+        """Append an event that is not a delta."""
+        self.bytes_pending += len(payload)
+        self._enter(PendingEvent(turn_key, turn_id, payload))
+
+    def change(self, change: PendingChange) -> None:
+        """Append rows and what follows from them."""
+        self._enter(change)
+
+    async def drained(self) -> None:
+        """Return once everything that entered so far is durable or was refused."""
+        target = self.entered
+        while self.left < target:
+            if self._settled is None:
+                self._settled = asyncio.Event()
+            await self._settled.wait()
+
+    def leave(self, count: int) -> None:
+        """So many entries are durable or were refused: let producers go on."""
+        self.left += count
+        if self._settled is not None:
+            self._settled.set()
+            self._settled = None
+
+    def _enter(self, entry: Pending) -> None:
+        self.entered += 1
+        self.pending.append(entry)
+        self._journal.wake(self)
+
+
+class _Taken(NamedTuple):
+    """What one outbox gives to a batch, and the batch's entries for its feed."""
+
+    outbox: Outbox
+    pending: list[Pending]
+    shown: list[Entry]
+    offsets: list[int]
+
+
+class JournalStatistics(NamedTuple):
+    """What the journal has done; seconds are of the last commit."""
+
+    commits: int
+    events: int
+    batch_events_last: int
+    commit_seconds_last: float
+    is_refusing: bool
+
+
+class Journal:
+    """The one writer. `run` is its task; it ends only by cancellation or a fatal `Fault`."""
+
+    def __init__(
+        self,
+        store: Store,
+        feeds: Feeds,
+        clock: Clock,
+        *,
+        next_position: int,
+        delta_bytes_max: int,
+        observe: Callable[[int, float], None] | None = None,
+    ) -> None:
+        """`observe(events, seconds)` is told of every commit."""
+        self._store = store
+        self._feeds = feeds
+        self._clock = clock
+        self._next_position = next_position
+        self._observe = observe
+        self._dirty: dict[Outbox, None] = {}
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._commits = 0
+        self._events = 0
+        self._batch_events = 0
+        self._commit_seconds = 0.0
+        self.delta_bytes_max = delta_bytes_max
+        self.trouble: DispatchError | None = None
+
+    def wake(self, outbox: Outbox) -> None:
+        """An outbox has something to commit."""
+        self._dirty[outbox] = None
+        self._work.set()
+        self._idle.clear()
+
+    async def idle(self) -> None:
+        """Return once nothing waits and nothing is being committed."""
+        await self._idle.wait()
+
+    def statistics(self) -> JournalStatistics:
+        """The counters, for metrics and tests."""
+        return JournalStatistics(
+            self._commits,
+            self._events,
+            self._batch_events,
+            self._commit_seconds,
+            self.trouble is not None,
+        )
+
+    async def run(self) -> None:
+        """Commit batch after batch until cancelled."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            began = self._clock.monotonic()
+            entries = await self._commit_pending()
+            if not self._dirty:
+                self._idle.set()
+            elif entries >= _LARGE_BATCH_ENTRIES:
+                rest = _LARGE_BATCH_SPACING_SECONDS - (self._clock.monotonic() - began)
+                if rest > 0:
+                    await anyio.sleep(rest)
+
+    async def _commit_pending(self) -> int:
+        """One commit of everything that waits; the number of entries in it."""
+        failures = 0
+        while True:
+            taken, batch = self._take()
+            if not taken:
+                return 0
+            began = self._clock.monotonic()
+            try:
+                await self._store.commit(batch)
+            except (StorageFull, StorageLocked) as error:
+                self._refuse(taken, error)
+                self.trouble = error
+                await anyio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])
+                failures += 1
+                continue
+            except Conflict:
+                await self._commit_singly(taken)
+            else:
+                self._observed(batch, began)
+                self._next_position += len(batch.events)
+                self._show(taken)
+            self.trouble = None
+            return sum(len(t.pending) for t in taken)
+
+    async def _commit_singly(self, taken: list[_Taken]) -> None:
+        """Some admission is taken already: commit outbox by outbox to find whose."""
+        for one in taken:
+            batch = Batch()
+            rebuilt = self._build(one.outbox, one.pending, batch, self._next_position)
+            try:
+                await self._store.commit(batch)
+            except Conflict as error:
+                self._refuse([rebuilt], error)
+            else:
+                self._next_position += len(batch.events)
+                self._show([rebuilt])
+
+    def _take(self) -> tuple[list[_Taken], Batch]:
+        dirty, self._dirty = self._dirty, {}
+        batch = Batch()
+        taken = []
+        for outbox in dirty:
+            pending, outbox.pending = outbox.pending, []
+            outbox.bytes_pending = 0
+            if pending:
+                position = self._next_position + len(batch.events)
+                taken.append(self._build(outbox, pending, batch, position))
+        return taken, batch
+
+    def _build(self, outbox: Outbox, pending: list[Pending], batch: Batch, position: int) -> _Taken:
+        offset = outbox.head
+        key = outbox.conversation
+        events = batch.events
+        shown: list[Entry] = []
+        offsets: list[int] = []
+        for entry in pending:
+            offsets.append(offset)
+            if isinstance(entry, PendingEvent):
+                due: tuple[PendingEvent, ...] = (entry,)
+            else:
+                entry.write(batch, offset)
+                due = entry.events
+            for event in due:
+                offset += 1
+                payload = event.payload
+                events.append(EventRecord(position, key, event.turn_key, offset, payload))
+                position += 1
+                shown.append(Entry(offset, event.turn_id, payload, event.delta))
+        return _Taken(outbox, pending, shown, offsets)
+
+    def _show(self, taken: list[_Taken]) -> None:
+        """Publish everything of a batch, then tell everybody in one flush."""
+        for outbox, pending, shown, offsets in taken:
+            outbox.head += len(shown)
+            if shown:
+                self._feeds.publish(outbox.feed, shown)
+            outbox.leave(len(pending))
+            for entry, offset in zip(pending, offsets, strict=True):
+                if isinstance(entry, PendingChange) and entry.durable is not None:
+                    entry.durable(offset)
+        self._feeds.flush()
+
+    def _refuse(self, taken: list[_Taken], error: DispatchError) -> None:
+        """Give admissions back; keep obligations, ahead of what has come since."""
+        for one in taken:
+            kept: list[Pending] = []
+            refused: list[Callable[[DispatchError], None]] = []
+            for entry in one.pending:
+                if isinstance(entry, PendingChange) and entry.refused is not None:
+                    refused.append(entry.refused)
+                else:
+                    kept.append(entry)
+            outbox = one.outbox
+            outbox.pending = kept + outbox.pending
+            outbox.bytes_pending += sum(e.size for e in kept if isinstance(e, PendingEvent))
+            if outbox.pending:
+                self._dirty[outbox] = None
+            outbox.leave(len(refused))
+            for tell in refused:
+                tell(error)
+        log.warning("journal.refused", code=error.code, conversations=len(taken))
+
+    def _observed(self, batch: Batch, began: float) -> None:
+        self._commits += 1
+        self._batch_events = len(batch.events)
+        self._events += self._batch_events
+        self._commit_seconds = self._clock.monotonic() - began
+        if self._observe is not None:
+            self._observe(self._batch_events, self._commit_seconds)

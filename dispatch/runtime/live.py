@@ -1,0 +1,385 @@
+"""One live conversation: decisions become facts, facts go to the journal, and come back durable.
+
+Neighbours: `core.conversation` decides and evolves, `journal.Outbox` carries, `intake` places new
+messages, `turns` runs the agent. Everything here is synchronous: between two awaits elsewhere a
+conversation is always in a state that `core.conversation` knows.
+Invariant: what others can see (an acknowledgement, a notice, a wake-up) happens in a `durable`
+callback; what is decided before that may still be refused and then never was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import msgspec
+
+from dispatch.agents.port import AgentFailure, Respond
+from dispatch.core import conversation as rules
+from dispatch.core.commands import ReasoningEffort
+from dispatch.core.content import delta_text
+from dispatch.core.conversation import Absorbed, Ended, Fact, Happened, Sealed, State, StatusChanged
+from dispatch.core.events import (
+    AgentEvent,
+    AnyEvent,
+    Done,
+    ErrorEvent,
+    ReasoningDelta,
+    Response,
+    TextDelta,
+    encode_event,
+)
+from dispatch.core.identity import ConversationId, TurnId, UserId
+from dispatch.core.notices import StatusNotice
+from dispatch.core.turn import metrics_of
+from dispatch.errors import DispatchError
+from dispatch.runtime.admission import Admission, CurrentTurn
+from dispatch.runtime.journal import Outbox, PendingChange
+from dispatch.runtime.services import Services
+from dispatch.storage.port import (
+    Batch,
+    ConversationRecord,
+    ConversationStatus,
+    Piece,
+    TurnChange,
+    TurnRecord,
+    TurnSeal,
+)
+
+# A JSON escape is at most six bytes a character.
+_ESCAPE_BYTES_MAX: Final = 6
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a conversation remembers for its next turn, and where it came from.
+
+    `forked_from` is (conversation, turn). `title_is_given`: a person's title, which the automatic
+    one never replaces.
+    """
+
+    model: str | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    cwd: str | None = None
+    title_is_given: bool = False
+    forked_from: tuple[ConversationId, TurnId] | None = None
+
+
+_DETAILS_DECODER: Final = msgspec.json.Decoder(Details)
+
+
+class Subscriber(Protocol):
+    """Who watches a conversation, beside its feed."""
+
+    def deleted(self, live: Live) -> None:
+        """The conversation is gone for ever."""
+        ...
+
+
+class SealWatcher(Protocol):
+    """Who wants to know of every seal."""
+
+    def sealed(self, live: Live, turn: TurnId) -> None:
+        """A turn's end is durable and about to be shown."""
+        ...
+
+
+class Live:
+    """A conversation that somebody watches or that has a turn."""
+
+    __slots__ = (
+        "current",
+        "details",
+        "feed",
+        "held",
+        "interrupts",
+        "is_deleting",
+        "is_stored",
+        "outbox",
+        "previous_gone",
+        "queue_watchers",
+        "queued",
+        "record",
+        "seal_watchers",
+        "services",
+        "state",
+        "subscribers",
+        "users",
+    )
+
+    def __init__(self, services: Services, record: ConversationRecord, *, is_stored: bool) -> None:
+        """Continue a conversation after what is stored of it."""
+        self.services = services
+        self.record = record
+        self.details: Details = _DETAILS_DECODER.decode(record.details)
+        self.is_stored = is_stored
+        self.feed = services.feeds.new_feed(record.id, record.last_offset)
+        self.outbox = Outbox(services.journal, record.key, self.feed)
+        self.state = State(status="closed" if record.status == "closed" else "idle")
+        self.current: CurrentTurn | None = None
+        self.queued: dict[TurnId, TurnRecord] = {}
+        self.held: deque[Admission] = deque()
+        self.interrupts: deque[Admission] = deque()
+        self.previous_gone: asyncio.Event | None = None
+        self.queue_watchers: dict[Callable[[Live], None], None] = {}
+        self.is_deleting = False
+        self.subscribers: dict[Subscriber, None] = {}
+        self.seal_watchers: dict[SealWatcher, None] = {}
+        self.users = 0
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Nobody uses it and nothing of it is on its way: it may leave memory."""
+        return (
+            self.users == 0
+            and self.current is None
+            and not (self.state.queue or self.held or self.interrupts or self.queue_watchers)
+            and self.outbox.is_empty
+            and not self.feed.is_followed
+        )
+
+    @property
+    def in_flight_offset(self) -> int:
+        """Where a newcomer begins: before the running turn's first shown event, or the head."""
+        current = self.current
+        if current is None or current.first_offset is None:
+            return self.feed.head
+        return current.first_offset - 1
+
+    # -- facts ---------------------------------------------------------------------------------
+
+    def apply(self, facts: tuple[Fact, ...]) -> None:
+        """Evolve, and put what must be kept on its way to disk."""
+        for fact in facts:
+            self.state = rules.evolve(self.state, fact)
+            match fact:
+                case Happened(event):
+                    self._append(event)
+                case Ended(outcome):
+                    self._seal(outcome)
+                case StatusChanged():
+                    self.outbox.change(PendingChange(self.write_row, self._tell_status))
+                case Absorbed(turn):
+                    self._absorb(turn)
+                case _:
+                    pass
+
+    def _append(self, event: AnyEvent) -> None:
+        current = self.current
+        assert current is not None, "an event belongs to the running turn"
+        payload = encode_event(event)
+        current.fold.add(event, payload)
+        current.bytes_total += len(payload)
+        self.outbox.event(current.key, current.id, payload)
+
+    def _absorb(self, turn: TurnId) -> None:
+        record = self.queued.pop(turn)
+        change = TurnChange(record.key, record.state, "absorbed")
+        self.outbox.change(PendingChange(lambda batch, _: batch.changes.append(change)))
+
+    def write_row(self, batch: Batch, offset: int) -> None:
+        """Add the conversation's row as it is now; `offset` as in `PendingChange.write`."""
+        batch.conversations.append(self._row(offset))
+
+    def _row(self, offset: int) -> ConversationRecord:
+        return msgspec.structs.replace(
+            self.record,
+            last_offset=offset,
+            details=_ENCODER.encode(self.details),
+            epoch=self.services.opened.incarnation,
+        )
+
+    def _tell_status(self, _offset: int) -> None:
+        self.tell_status(self.state.status)
+
+    def tell_status(self, status: ConversationStatus) -> None:
+        """Tell the account, unless the conversation is already gone."""
+        if status == "deleted" or self.is_deleting:
+            return
+        self.services.feeds.notify(
+            StatusNotice(
+                account=self.record.account,
+                conversation=self.record.id,
+                user=self.only_user,
+                workspace=self.record.workspace,
+                status=status,
+            )
+        )
+
+    async def commit(self, write: Callable[[Batch, int], None]) -> None:
+        """Rows of this conversation, durable when it returns; raises what refused them."""
+        settled = asyncio.get_running_loop().create_future()
+
+        def durable(_offset: int) -> None:
+            self.is_stored = True
+            if not settled.done():
+                settled.set_result(None)
+
+        def refused(error: DispatchError) -> None:
+            if not settled.done():
+                settled.set_exception(error)
+
+        self.outbox.change(PendingChange(write, durable, refused))
+        await settled
+
+    async def written(self) -> None:
+        """Return once everything decided so far is durable."""
+        await self.outbox.drained()
+
+    @property
+    def only_user(self) -> UserId | None:
+        """The one person who may see it, or None for the whole account."""
+        return self.record.user if self.record.visibility == "user" else None
+
+    def tell_queue(self) -> None:
+        """Tell those who watch the queue."""
+        for watcher in list(self.queue_watchers):
+            watcher(self)
+
+    # -- the running turn ----------------------------------------------------------------------
+
+    def agent_event(self, current: CurrentTurn, event: AgentEvent) -> None:
+        """Take an agent's event; dropped when its turn is over. Raises `AgentFailure` over bounds.
+
+        Deltas take the short way: they change no state, are merged while they wait, and text that
+        is longer than an event may be is cut in several.
+        """
+        if self.current is not current or self.state.ending:
+            return
+        limits = self.services.limits
+        if isinstance(event, TextDelta | ReasoningDelta):
+            kind = type(event)
+            payload = encode_event(event)
+            if len(payload) > limits.delta_bytes_max:
+                self._check_event_size(payload)
+                step = limits.delta_bytes_max // _ESCAPE_BYTES_MAX
+                text = event.delta
+                for start in range(0, len(text), step):
+                    part = encode_event(kind(text[start : start + step]))
+                    self._append_delta(current, kind, part)
+            else:
+                self._append_delta(current, kind, payload)
+        else:
+            self._check_event_size(encode_event(event))
+            self.apply(rules.agent_event(self.state, current.id, event))
+        if current.bytes_total > limits.turn_bytes_max:
+            raise AgentFailure(
+                f"the turn is over its {limits.turn_bytes_max} bytes", "turn_too_large"
+            )
+        if current.fold.bytes_waiting > limits.staged_bytes_max:
+            self._stage(current)
+
+    def _append_delta(self, current: CurrentTurn, kind: type[AgentEvent], payload: bytes) -> None:
+        if not current.has_text and kind is TextDelta:
+            current.has_text = True
+            self._observe_first_delta(current.started_s)
+        escaped = delta_text(payload)
+        current.fold.add_delta(kind, escaped)
+        current.bytes_total += len(escaped)
+        name = "text-delta" if kind is TextDelta else "reasoning-delta"
+        self.outbox.delta(current.key, current.id, name, escaped)
+
+    def _observe_first_delta(self, started_s: float) -> None:
+        services = self.services
+
+        def durable(_offset: int) -> None:
+            services.first_delta(services.clock.monotonic() - started_s)
+
+        self.outbox.change(PendingChange(_nothing, durable))
+
+    def _check_event_size(self, payload: bytes) -> None:
+        limit = self.services.limits.event_bytes_max
+        if len(payload) > limit:
+            raise AgentFailure(f"an event is over {limit} bytes", "event_too_large")
+
+    def _stage(self, current: CurrentTurn) -> None:
+        ordinal = current.fold.bytes_taken
+        first_index, data = current.fold.take()
+        piece = Piece(current.key, ordinal, first_index, data)
+        self.outbox.change(PendingChange(lambda batch, _: batch.pieces.append(piece)))
+
+    def end(
+        self,
+        turn: TurnId | None,
+        reason: str,
+        *,
+        error: ErrorEvent | None = None,
+        done: Done | None = None,
+    ) -> bool:
+        """End the running turn (only that one, if named); False if there is nothing to end.
+
+        `done` is the agent's own last word, whose sums are kept.
+        """
+        current = self.current
+        if current is None or not current.begun.is_set():
+            return False
+        elapsed_ms = (self.services.clock.monotonic() - current.started_s) * 1000.0
+        done = done or Done(reason)
+        if done.duration_ms is None:
+            done = msgspec.structs.replace(done, duration_ms=round(max(elapsed_ms, 0.0), 1))
+        facts = rules.end(self.state, turn, done, error=error)
+        self.apply(facts)
+        return bool(facts)
+
+    def respond(self, response: Response, by: UserId) -> None:
+        """Answer an open request; raises `RequestClosed` when somebody was first.
+
+        The agent is told once the answer is durable, so that it never acts on one that a crash
+        takes back.
+        """
+        current = self.current
+        facts = rules.respond(self.state, response, by)
+        assert current is not None, "an open request belongs to the running turn"
+        self.apply(facts)
+        inbox = current.inbox
+        self.outbox.change(PendingChange(_nothing, lambda _: inbox.put(Respond(response))))
+
+    def _seal(self, outcome: str) -> None:
+        """Put the end on its way: the chunks get their seqs in the commit that ends the turn."""
+        current = self.current
+        assert current is not None, "only a running turn is sealed"
+        current.fold.finish()
+        _, rest = current.fold.take()
+        running = self.state.running
+        assert running is not None
+        metrics = _ENCODER.encode(metrics_of(running))
+        count, now_ms = current.fold.chunk_count, self.services.clock.now_ms()
+
+        def write(batch: Batch, offset: int) -> None:
+            first_seq = self.record.last_seq + 1
+            batch.seals.append(
+                TurnSeal(current.key, outcome, now_ms, first_seq, count, rest, offset, metrics)
+            )
+            row = self._row(offset)
+            row.last_seq = self.record.last_seq + count
+            row.active_at_ms = now_ms
+            if row.status != "closed":
+                waits = self.state.queue or self.state.steers
+                row.status = "active" if waits else "idle"
+            batch.conversations.append(row)
+
+        def durable(offset: int) -> None:
+            self.record.last_seq += count
+            self.record.last_offset = offset
+            self.record.active_at_ms = now_ms
+            self._sealed(current)
+
+        self.outbox.change(PendingChange(write, durable))
+
+    def _sealed(self, current: CurrentTurn) -> None:
+        self.state = rules.evolve(self.state, Sealed())
+        self.current = None
+        self.previous_gone = current.gone
+        self.feed.forget_blocks()
+        if current.scope is not None:
+            current.scope.cancel()
+        current.sealed.set()
+        for watcher in self.seal_watchers:
+            watcher.sealed(self, current.id)
+        self.services.ended(self)
+
+
+def _nothing(_batch: Batch, _offset: int) -> None:
+    """A change that is only waited for."""

@@ -1,0 +1,90 @@
+"""Takes over what a dead incarnation left: running turns are sealed, queued ones run.
+
+Neighbours: `compose` runs this before the port accepts; `live` ends the turns in the ordinary way.
+It can itself be killed: everything it does is an ordinary commit, and a second run finds what the
+first did not finish.
+Invariant: when it returns, no turn of an older incarnation is `running`, and every one keeps all
+that was shown of it.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from dispatch.core import conversation as rules
+from dispatch.core.conversation import Began, Happened, StatusChanged
+from dispatch.core.events import Done, decode_event
+from dispatch.runtime import intake
+from dispatch.runtime.admission import CurrentTurn, decode_body
+from dispatch.runtime.broker import INTERRUPTED
+from dispatch.runtime.conversations import Conversations
+from dispatch.runtime.live import Live
+from dispatch.runtime.services import Services
+from dispatch.storage.port import ConversationRecord, EventRecord, TurnKey, TurnRecord
+
+log = structlog.get_logger()
+
+
+async def recover(services: Services, conversations: Conversations) -> None:
+    """Seal what ran, put back what waited, and let the queues go on."""
+    left = await services.store.unsealed()
+    running = [turn for _, turns in left for turn in turns if turn.state == "running"]
+    events = await services.store.events_of([turn.key for turn in running])
+    lives = []
+    for record, turns in left:
+        lives.append(_take_over(services, conversations, record, turns, events))
+    await services.journal.idle()
+    for live in lives:
+        if live.state.running is None:
+            intake.advance(live)
+    await services.journal.idle()
+    if left:
+        log.info("recovery.done", conversations=len(left), interrupted=len(running))
+
+
+def _take_over(
+    services: Services,
+    conversations: Conversations,
+    record: ConversationRecord,
+    turns: list[TurnRecord],
+    events: dict[TurnKey, tuple[int, list[EventRecord]]],
+) -> Live:
+    ran = next((turn for turn in turns if turn.state == "running"), None)
+    staged, happened = events[ran.key] if ran is not None else (0, [])
+    if happened:
+        record.last_offset = happened[-1].offset
+    live = conversations.add(record, is_stored=True)
+    for turn in turns:
+        if turn is not ran:
+            intake.restore(live, turn)
+    if ran is not None:
+        _rebuild(services, live, ran, staged, happened)
+        live.apply(rules.end(live.state, None, Done("interrupted"), error=INTERRUPTED))
+    return live
+
+
+def _rebuild(
+    services: Services, live: Live, ran: TurnRecord, staged: int, happened: list[EventRecord]
+) -> None:
+    """Bring the turn to where its journal ends."""
+    current = CurrentTurn(
+        ran,
+        live.record.id,
+        decode_body(ran.body),
+        None,
+        now_ms=ran.started_at_ms or ran.created_at_ms,
+        now_s=services.clock.monotonic(),
+    )
+    live.current = current
+    live.state = rules.evolve(live.state, StatusChanged("active"))
+    live.state = rules.evolve(live.state, Began(ran.id))
+    for record in happened:
+        event = decode_event(record.payload)
+        live.state = rules.evolve(live.state, Happened(event))
+        current.fold.add(event, record.payload)
+    # What was staged before the crash is on disk already.
+    current.fold.forget(staged)
+    current.first_offset = ran.first_offset
+    current.begun.set()
+    current.gone.set()
+    services.began(live)

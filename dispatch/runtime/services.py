@@ -1,0 +1,62 @@
+"""What every live conversation is given: the ports and the bounds, in one record.
+
+Neighbours: `compose` makes one, `broker` passes it on.
+Invariant: nothing here belongs to one conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING
+
+from dispatch.agents.port import Agent
+from dispatch.runtime.clock import Clock, Ids
+from dispatch.runtime.feed import Feeds
+from dispatch.runtime.journal import Journal
+from dispatch.settings import Limits
+from dispatch.storage.port import Opened, Store
+
+if TYPE_CHECKING:
+    from dispatch.runtime.admission import CurrentTurn
+    from dispatch.runtime.live import Live
+
+
+def _unobserved(_seconds: float) -> None:
+    """Nobody measures."""
+
+
+def _unwired(*_: object) -> None:
+    raise AssertionError("the broker wires these before anything runs")
+
+
+@dataclass(slots=True)
+class Services:
+    """The ports and bounds of one daemon.
+
+    `launch` starts a turn's agent in the broker's task group; `began` and `ended` count turns,
+    `ended` also when one never was; `is_draining` refuses and holds back new turns. `keys` numbers
+    rows; `first_delta` observes the seconds from a turn's start to its first durable text.
+    """
+
+    store: Store
+    opened: Opened
+    feeds: Feeds
+    journal: Journal
+    clock: Clock
+    ids: Ids
+    limits: Limits
+    agents: Mapping[str, Agent]
+    default_agent: str
+    keys: count[int]
+    first_delta: Callable[[float], None] = _unobserved
+    launch: Callable[[Live, CurrentTurn], None] = _unwired
+    began: Callable[[Live], None] = _unwired
+    ended: Callable[[Live], None] = _unwired
+    is_draining: bool = False
+
+    def agent_of(self, model: str | None) -> tuple[str, Agent | None, str | None]:
+        """The agent's name, the agent if configured, and what of `model` goes to it."""
+        name, _, rest = (model or self.default_agent).partition("/")
+        return name, self.agents.get(name), rest or None
