@@ -1,0 +1,305 @@
+"""What a running daemon consists of: the only place that names concrete adapters.
+
+Neighbours: `cli` calls `serve`, `verify` and `backup`; tests enter `running`. Read it from top to
+bottom to know a daemon's life: take the data, end what a dead one left running, seal what it left
+open, accept, drain, let go.
+Invariant: the port accepts only after recovery is durable, and everything that was entered is left
+in the reverse order, also when the start fails half-way.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import secrets
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import anyio
+import msgspec
+import structlog
+
+from dispatch.agents.command import CommandAgent
+from dispatch.agents.echo import EchoAgent
+from dispatch.agents.ledger import ProcessLedger
+from dispatch.agents.port import Agent
+from dispatch.agents.python import PythonAgent
+from dispatch.errors import CloseCode, ConfigError
+from dispatch.observability import Metrics, configure_logging
+from dispatch.runtime.accounts import Accounts
+from dispatch.runtime.broker import Broker
+from dispatch.runtime.catalog import Catalog
+from dispatch.runtime.clock import Clock, RandomIds, SystemClock
+from dispatch.runtime.conversations import Conversations
+from dispatch.runtime.feed import Feeds
+from dispatch.runtime.history import History
+from dispatch.runtime.journal import Journal
+from dispatch.runtime.recovery import recover
+from dispatch.runtime.retention import keep_tidy
+from dispatch.runtime.services import Services
+from dispatch.server.auth import Authenticator
+from dispatch.server.connection import Connection
+from dispatch.server.connections import Connections
+from dispatch.server.gate import Doorkeeper, Gate
+from dispatch.server.http import build_app, is_public
+from dispatch.server.listener import Handshake, Listener
+from dispatch.settings import AgentSettings, Settings
+from dispatch.storage.memory import MemoryStore
+from dispatch.storage.port import Opened, Store
+from dispatch.storage.sqlite import SqliteStore
+from dispatch.version import VERSION
+
+log = structlog.get_logger()
+
+# Long enough for peers to answer a close frame.
+_GOODBYE_SECONDS: Final = 2.0
+# Young objects die young here; the oldest generation is collected when almost nothing is new, so
+# that ten thousand connections do not cost a pause.
+_GC_THRESHOLDS: Final = (10_000, 50, 1_000)
+
+
+@dataclass(slots=True)
+class Daemon:
+    """A daemon that accepts: where it is, and how to end it in good order."""
+
+    url: str
+    services: Services
+    broker: Broker
+    conversations: Conversations
+    connections: Connections
+    drain: Callable[[float], Awaitable[None]]
+
+
+async def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT, drain, and return the exit code. A second signal is immediate.
+
+    Raises `DispatchError` where the start fails.
+    """
+    configure_logging(settings.log_level)
+    gc.set_threshold(*_GC_THRESHOLDS)
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with running(settings) as daemon:
+            if settings.ready_file is not None:
+                _write_ready_file(settings.ready_file, daemon.url)
+            log.info("daemon.ready", url=daemon.url, pid=os.getpid(), version=VERSION)
+            gc.collect()
+            gc.freeze()
+            number = await anext(signals)
+            log.info("daemon.stopping", signal=number.name)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_until_second_signal, signals, tasks.cancel_scope)
+                await daemon.drain(settings.drain_seconds)
+                tasks.cancel_scope.cancel()
+    log.info("daemon.stopped")
+    return 0
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings,
+    *,
+    store: Store | None = None,
+    agents: dict[str, Agent] | None = None,
+    clock: Clock | None = None,
+) -> AsyncIterator[Daemon]:
+    """A whole daemon; tests may bring their own store, agents and clock."""
+    clock = clock or SystemClock()
+    metrics = Metrics()
+    ledger = ProcessLedger(settings.data / "processes")
+    if agents is None:
+        agents = {
+            name: build_agent(name, agent, settings, ledger)
+            for name, agent in settings.agents.items()
+        }
+    async with _opened(store or _build_store(settings)) as (opened_store, opened):
+        await ledger.end_leftovers()
+        feeds = Feeds(
+            events_max=settings.limits.ring_events_max,
+            bytes_max=settings.limits.ring_bytes_max,
+            bytes_total_max=settings.limits.rings_bytes_max,
+        )
+        journal = Journal(
+            opened_store,
+            feeds,
+            clock,
+            next_position=opened.next_position,
+            delta_bytes_max=settings.limits.delta_bytes_max,
+            observe=metrics.committed,
+        )
+        services = Services(
+            store=opened_store,
+            opened=opened,
+            feeds=feeds,
+            journal=journal,
+            clock=clock,
+            ids=RandomIds(),
+            limits=settings.limits,
+            agents=agents,
+            default_agent=settings.default_agent,
+            keys=count(opened.next_key),
+            first_delta=metrics.first_delta,
+        )
+        try:
+            async with _serving(settings, services, metrics) as daemon:
+                yield daemon
+        finally:
+            with anyio.CancelScope(shield=True):
+                for agent in agents.values():
+                    await agent.aclose()
+
+
+@asynccontextmanager
+async def _serving(
+    settings: Settings, services: Services, metrics: Metrics
+) -> AsyncIterator[Daemon]:
+    accounts = Accounts(settings.limits, services.clock)
+    conversations = Conversations(services)
+    history = History(services.store, bytes_max=settings.limits.history_bytes_max)
+    broker = Broker(services, conversations, accounts, history)
+    catalog = Catalog(services, conversations)
+    authenticator = _authenticator(settings)
+    keeper = Doorkeeper(settings, authenticator)
+    hub = Connections(services, broker, catalog, conversations, history, keeper)
+    metrics.collect_from(lambda: _figures(services, accounts, conversations, hub))
+    app = build_app(
+        services,
+        hub,
+        authenticator,
+        metrics=metrics.text,
+        is_ready=lambda: not services.is_draining,
+    )
+    async with broker.running():
+        await recover(services, conversations)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hub.run)
+            tasks.start_soon(keep_tidy, services, catalog, settings.retention)
+
+            def accept(handshake: Handshake) -> Connection:
+                return hub.accept(handshake.credential, handshake.head.query)
+
+            async with Listener(
+                settings, Gate(app, keeper, public=is_public), keeper, accept
+            ) as listener:
+
+                async def drain(seconds: float) -> None:
+                    listener.stop_accepting()
+                    await broker.drain(seconds)
+                    hub.close_all()
+                    await listener.drain(_GOODBYE_SECONDS, CloseCode.DRAINING)
+
+                yield Daemon(listener.url, services, broker, conversations, hub, drain)
+            tasks.cancel_scope.cancel()
+
+
+def build_agent(
+    name: str, agent: AgentSettings, settings: Settings, ledger: ProcessLedger
+) -> Agent:
+    """One configured agent; raises `ConfigError` naming what is wrong with it."""
+    match agent.kind:
+        case "echo":
+            return EchoAgent.from_options(name, agent.options)
+        case "command":
+            return CommandAgent.from_options(
+                name,
+                agent.options,
+                ledger=ledger,
+                line_bytes_max=settings.limits.event_bytes_max,
+            )
+        case "python":
+            return PythonAgent.from_options(name, agent.options)
+        case kind:
+            raise ConfigError(f'agents.{name}.kind: "{kind}" is not one of echo, command, python')
+
+
+def verify(data: Path) -> list[str]:
+    """Every broken invariant of a data directory, as sentences; empty when all is well."""
+    from dispatch.storage.check import verify as verify_store
+
+    return verify_store(data)
+
+
+def backup(data: Path, target: Path) -> None:
+    """Copy a data directory's database, also while a daemon runs on it."""
+    from dispatch.storage.sqlite import backup_file
+
+    backup_file(data, target)
+
+
+@asynccontextmanager
+async def _opened(store: Store) -> AsyncIterator[tuple[Store, Opened]]:
+    try:
+        yield store, await store.open()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await store.close()
+
+
+def _build_store(settings: Settings) -> Store:
+    if settings.storage.kind == "memory":
+        return MemoryStore()
+    if settings.storage.synchronous != "full":
+        log.warning("storage.relaxed", synchronous=settings.storage.synchronous)
+    return SqliteStore(settings.data, synchronous=settings.storage.synchronous)
+
+
+def _authenticator(settings: Settings) -> Authenticator | None:
+    if settings.auth is None:
+        return None
+    return Authenticator(settings.auth, settings.limits, _session_key(settings.data))
+
+
+def _session_key(data: Path) -> bytes:
+    """The key that signs sessions, made once: a restart does not sign anybody out."""
+    path = data / "session.key"
+    with suppress(FileNotFoundError):
+        return path.read_bytes()
+    key = secrets.token_bytes(32)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key)
+    return key
+
+
+def _figures(
+    services: Services, accounts: Accounts, conversations: Conversations, hub: Connections
+) -> dict[str, float]:
+    feeds, journal, connections = (
+        services.feeds.statistics(),
+        services.journal.statistics(),
+        hub.statistics(),
+    )
+    return {
+        "connections": connections.open,
+        "subscriptions": connections.watches,
+        "connections_lagging": connections.paused,
+        "slow_consumer_closes_total": connections.stalled_total,
+        "turns_running": accounts.running_total,
+        "conversations_live": len(conversations),
+        "events_total": journal.events,
+        "commits_total": journal.commits,
+        "deliveries_total": feeds.deliveries,
+        "writes_total": feeds.writes,
+        "ring_bytes": feeds.ring_bytes,
+        "storage_refusing": float(journal.is_refusing),
+    }
+
+
+def _write_ready_file(path: Path, url: str) -> None:
+    """Appears whole or not at all: whoever waits for it may read it at once."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(msgspec.json.encode({"url": url, "pid": os.getpid()}))
+    temporary.replace(path)
+
+
+async def _until_second_signal(
+    signals: AsyncIterator[signal.Signals], scope: anyio.CancelScope
+) -> None:
+    await anext(signals)
+    log.warning("daemon.stopping_at_once")
+    scope.cancel()

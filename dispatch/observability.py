@@ -1,0 +1,109 @@
+"""What the daemon says of itself: structured logs and Prometheus metrics.
+
+Neighbours: `compose` sets both up; the figures come from the `statistics()` of each part, read when
+they are asked for, so that counting costs nothing while work is done.
+Invariant: an event name is a dotted constant with bound ids; never a payload, a token or a title.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_SECONDS: Final = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
+_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+
+Figures = Callable[[], dict[str, float]]
+
+
+def configure_logging(level: str, *, pretty: bool | None = None) -> None:
+    """Log to stderr: for people on a terminal, a JSON object a line otherwise."""
+    pretty = sys.stderr.isatty() if pretty is None else pretty
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer()
+    )
+    exceptions: list[structlog.typing.Processor] = (
+        [] if pretty else [structlog.processors.format_exc_info]
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *exceptions,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    # uvicorn and asyncio speak through the standard library: only what went wrong.
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+
+
+class Metrics:
+    """The registry of one daemon."""
+
+    def __init__(self) -> None:
+        """Begin with the distributions; `collect_from` adds the counts."""
+        self._registry = CollectorRegistry()
+        self._commit_events = Histogram(
+            "dispatch_journal_batch_events",
+            "Events of one commit",
+            buckets=_SIZES,
+            registry=self._registry,
+        )
+        self._commit_seconds = Histogram(
+            "dispatch_journal_commit_seconds",
+            "How long a commit took",
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._first_delta_seconds = Histogram(
+            "dispatch_first_delta_seconds",
+            "From a turn's start to its first durable delta",
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+
+    def committed(self, events: int, seconds: float) -> None:
+        """One commit."""
+        self._commit_events.observe(events)
+        self._commit_seconds.observe(seconds)
+
+    def first_delta(self, seconds: float) -> None:
+        """One turn's first text."""
+        self._first_delta_seconds.observe(seconds)
+
+    def collect_from(self, figures: Figures) -> None:
+        """Read these figures at each scrape; a name that ends in `_total` is a counter."""
+        self._registry.register(_Figures(figures))
+
+    def text(self) -> bytes:
+        """The exposition of `/metrics`."""
+        return generate_latest(self._registry)
+
+
+class _Figures(Collector):
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterable[Metric]:
+        for name, value in self._figures().items():
+            full = f"dispatch_{name}"
+            if name.endswith("_total"):
+                counter = CounterMetricFamily(full.removesuffix("_total"), name.replace("_", " "))
+                counter.add_metric([], value)
+                yield counter
+            else:
+                gauge = GaugeMetricFamily(full, name.replace("_", " "))
+                gauge.add_metric([], value)
+                yield gauge

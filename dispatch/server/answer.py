@@ -1,0 +1,42 @@
+"""What a refused request is told: `{"error", "code"}`, the same from every corner of the edge.
+
+Neighbours: `http1` writes it on the wire, `gate` sends it through ASGI; an app's own handler of
+`DispatchError` may use it as well.
+Invariant: the text is for people and names a rule, never what was sent.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from dispatch.errors import DispatchError
+
+
+class Answer(msgspec.Struct):
+    """A response that is complete but for the headers every response has."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+def answer(status: int, code: str, message: str, *, retry_after_ms: int | None = None) -> Answer:
+    """Put a refusal into words."""
+    body = msgspec.json.encode({"error": message, "code": code})
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+    ]
+    if status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="dispatch"'))
+    if status in (429, 503):
+        # In whole seconds, and never too early.
+        seconds = -(-(retry_after_ms or 1000) // 1000)
+        headers.append((b"retry-after", str(seconds).encode()))
+    return Answer(status, headers, body)
+
+
+def refusal(error: DispatchError) -> Answer:
+    """The answer that an error stands for."""
+    return answer(error.http_status, error.code, error.message, retry_after_ms=error.retry_after_ms)

@@ -1,0 +1,210 @@
+"""All WebSocket connections: what they share, and the one sweep that pings and judges them.
+
+Neighbours: `listener` hands upgrades over through `accept`, `connection` is one, `compose` runs the
+sweep. Everything a connection needs of the daemon is an attribute here.
+Invariant: a connection that is closed leaves nothing behind in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NamedTuple
+
+import anyio
+import anyio.abc
+import msgspec
+
+from dispatch.errors import CloseCode
+from dispatch.protocol.chat.frames import SUBPROTOCOL, ChatDialect
+from dispatch.runtime.broker import Broker
+from dispatch.runtime.catalog import Catalog
+from dispatch.runtime.conversations import Conversations
+from dispatch.runtime.history import History
+from dispatch.runtime.services import Services
+from dispatch.server.auth import Authenticator
+from dispatch.server.connection import Connection
+from dispatch.server.credential import Credential
+from dispatch.server.encoding import FramedEncoding
+from dispatch.server.gate import Doorkeeper
+from dispatch.server.heal import Healer
+from dispatch.version import VERSION
+
+_SWEEP_SECONDS: Final = 1.0
+# What clients are told of the limits: those that they can run into.
+_TOLD: Final = (
+    "frame_bytes_max",
+    "subscriptions_max",
+    "frames_per_second_max",
+    "commands_waiting_max",
+    "queue_turns_max",
+    "turn_bytes_max",
+    "turns_running_max",
+    "sends_per_second_max",
+    "history_page_max",
+    "json_depth_max",
+    "stall_seconds_max",
+)
+
+
+class ConnectionStatistics(NamedTuple):
+    """Counts for metrics and tests."""
+
+    open: int
+    watches: int
+    paused: int
+    stalled_total: int
+
+
+class Connections:
+    """See the module."""
+
+    def __init__(
+        self,
+        services: Services,
+        broker: Broker,
+        catalog: Catalog,
+        conversations: Conversations,
+        history: History,
+        keeper: Doorkeeper,
+    ) -> None:
+        """`keeper` knows which credentials still stand."""
+        generation = services.opened.generation
+        self.broker = broker
+        self.catalog = catalog
+        self.conversations = conversations
+        self.history = history
+        self.feeds = services.feeds
+        self.limits = services.limits
+        self.generation = generation
+        self.healer = Healer(history, services.clock)
+        delta_bytes_max = services.limits.delta_bytes_max
+        self.old_dialect = ChatDialect(generation, is_v1=False, delta_bytes_max=delta_bytes_max)
+        self.v1_dialect = ChatDialect(generation, is_v1=True, delta_bytes_max=delta_bytes_max)
+        self.old_encoding = FramedEncoding(self.old_dialect)
+        self.v1_encoding = FramedEncoding(self.v1_dialect)
+        self._keeper = keeper
+        self._services = services
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._open: dict[Connection, None] = {}
+        self._paused: dict[Connection, None] = {}
+        self._stalled_total = 0
+
+    def accept(self, credential: Credential | None, query: str) -> Connection:
+        """The receiver of a new connection; `heal=0` in the query switches healing off."""
+        heals = "heal=0" not in query.split("&")
+        return Connection(self, credential, heals=heals)
+
+    @property
+    def authenticator(self) -> Authenticator:
+        """Who judges tokens; only asked where there is `[auth]`."""
+        authenticator = self._keeper.authenticator
+        assert authenticator is not None, "without [auth] nobody brings a token"
+        return authenticator
+
+    async def run(self) -> None:
+        """Sweep until cancelled; workers of connections run inside."""
+        async with anyio.create_task_group() as self._tasks:
+            while True:
+                await anyio.sleep(_SWEEP_SECONDS)
+                self._sweep(self._services.clock.monotonic())
+
+    def start(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+        """Run something that a connection waits for."""
+        assert self._tasks is not None, "connections live while `run` does"
+        self._tasks.start_soon(work, *arguments)
+
+    def close_all(self) -> None:
+        """Say goodbye, as at a shutdown: old clients know the standard code only."""
+        for connection in list(self._open):
+            is_v1 = connection.dialect.is_v1
+            connection.close(CloseCode.DRAINING if is_v1 else CloseCode.GOING_AWAY)
+        self.healer.close()
+
+    def statistics(self) -> ConnectionStatistics:
+        """The counters, for metrics and tests."""
+        watches = sum(len(connection.watches) for connection in self._open)
+        return ConnectionStatistics(
+            len(self._open), watches, len(self._paused), self._stalled_total
+        )
+
+    def hello(self, connection: Connection) -> dict[str, Any]:
+        """The first frame of `dispatch.v1`."""
+        limits = msgspec.structs.asdict(self.limits)
+        return {
+            "type": "hello",
+            "protocol": SUBPROTOCOL,
+            "server": f"dispatch/{VERSION}",
+            "connectionId": connection.id,
+            "account": connection.account,
+            "user": connection.user,
+            "limits": {_camel(name): limits[name] for name in _TOLD},
+            "heartbeatSeconds": self.limits.heartbeat_seconds,
+            "agents": [agent.info for agent in self._services.agents.values()],
+        }
+
+    def new_connection_id(self) -> str:
+        """A name for one connection."""
+        return self._services.ids.new("n")
+
+    # -- what connections tell -----------------------------------------------------------------
+
+    def add(self, connection: Connection) -> None:
+        """It opened."""
+        self._open[connection] = None
+
+    def remove(self, connection: Connection) -> None:
+        """It is lost."""
+        self._open.pop(connection, None)
+        self._paused.pop(connection, None)
+        self.feeds.unlisten(connection)
+
+    def pause(self, connection: Connection) -> None:
+        """Its peer does not keep up."""
+        connection.stalled_since = self._services.clock.monotonic()
+        connection.stalled_bytes = 0
+        self._paused[connection] = None
+
+    def resume(self, connection: Connection) -> None:
+        """It does again."""
+        connection.stalled_since = None
+        self._paused.pop(connection, None)
+
+    # -- the sweep -----------------------------------------------------------------------------
+
+    def _sweep(self, now: float) -> None:
+        for connection in list(self._paused):
+            self._judge_stalled(connection, now)
+        for connection in list(self._open):
+            self._judge_alive(connection, now)
+
+    def _judge_stalled(self, connection: Connection, now: float) -> None:
+        """Being far behind is fine; not draining a byte for too long is not."""
+        websocket = connection.websocket
+        if websocket is None or connection.stalled_since is None:
+            return
+        waiting = websocket.bytes_waiting
+        if waiting != connection.stalled_bytes:
+            connection.stalled_bytes = waiting
+            connection.stalled_since = now
+        elif now - connection.stalled_since >= self.limits.stall_seconds_max:
+            self._stalled_total += 1
+            connection.close(CloseCode.STALLED)
+
+    def _judge_alive(self, connection: Connection, now: float) -> None:
+        websocket, credential = connection.websocket, connection.credential
+        if websocket is None:
+            return
+        if credential is not None and not self._keeper.is_valid(credential):
+            connection.close(CloseCode.UNAUTHORIZED)
+            return
+        unanswered = websocket.unanswered_since
+        if unanswered is not None:
+            if now - unanswered >= self.limits.heartbeat_answer_seconds:
+                connection.close(CloseCode.PING_TIMEOUT)
+        elif now - websocket.last_pong >= self.limits.heartbeat_seconds:
+            websocket.ping(now)
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)

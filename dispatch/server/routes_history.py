@@ -1,0 +1,198 @@
+"""Routes that read one conversation: its chunks, metrics, state, last answer, and all of it.
+
+Neighbours: `runtime.history` reads, `runtime.catalog` decides what may be seen,
+`routes_conversations` has what changes something.
+Invariant: chunks are spliced from stored bytes, page by page; a reply is never held as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+import anyio
+import msgspec
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dispatch.core.identity import ConversationId
+from dispatch.core.turn import Metrics, StepMetrics
+from dispatch.errors import NotFound
+from dispatch.protocol.sse import ndjson
+from dispatch.runtime.history import History
+from dispatch.runtime.live import Details
+from dispatch.server.call import Call, Site, route
+from dispatch.server.responses import NDJSON, Json, stream
+from dispatch.storage.port import ConversationKey, ConversationRecord
+
+_METRICS: Final = msgspec.json.Decoder(Metrics)
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def routes(site: Site) -> list[Route]:
+    """See the module; `/conversations/{id}` itself is in `routes_conversations`."""
+    return [
+        route(site, "/conversations/{id}/metrics", GET=_metrics),
+        route(site, "/conversations/{id}/status", GET=_status),
+        route(site, "/conversations/{id}/last", GET=_last),
+        route(site, "/conversations/{id}/export", GET=_export),
+    ]
+
+
+async def chunks(call: Call) -> Response:
+    """`GET /conversations/:id`."""
+    conversation = call.conversation
+    since = call.number("sinceSeq", minimum=0) or 0
+    before = call.number("beforeSeq", minimum=1)
+    limit = call.number("limit", minimum=1)
+    record = await call.site.hub.catalog.record(call.principal, conversation)
+    last_seq = 0 if record is None else record.last_seq
+    ceiling = last_seq + 1 if before is None else min(before, last_seq + 1)
+    floor = since
+    if limit is not None:
+        # Seqs have no holes: the newest so many are known without looking.
+        floor = max(since, ceiling - 1 - min(limit, call.site.limits.history_page_max))
+    if record is None or ceiling - 1 <= floor:
+        return Json({"chunks": [], "latestSeq": since})
+    return stream(call, _page(call.site.hub.history, record.key, floor, ceiling))
+
+
+async def _page(
+    history: History, conversation: ConversationKey, since: int, before: int
+) -> AsyncGenerator[bytes, None]:
+    joint = b'{"chunks":['
+    async for page in history.pages(conversation, since=since, before=before):
+        if page.chunks:
+            yield joint + b",".join(page.chunks)
+            joint = b","
+    opening = b"" if joint == b"," else joint
+    yield opening + b'],"latestSeq":%d}' % (before - 1)
+
+
+async def _metrics(call: Call) -> Response:
+    record = await call.site.hub.catalog.record(call.principal, call.conversation)
+    if record is None:
+        return Json({"turns": []})
+    stored = await call.site.services.store.metrics(record.key)
+    return Json({"turns": [{"turnId": turn, **_wire_metrics(data)} for turn, data in stored]})
+
+
+def _wire_metrics(data: bytes) -> dict[str, Any]:
+    """With the fields that the contract always has, which the stored form leaves out if empty."""
+    metrics = _METRICS.decode(data)
+    wire: dict[str, Any] = {
+        "usage": metrics.usage,
+        "steps": [_wire_step(step) for step in metrics.steps],
+    }
+    if metrics.duration_ms is not None:
+        wire["durationMs"] = metrics.duration_ms
+    if metrics.context_size is not None:
+        wire["contextSize"] = metrics.context_size
+    return wire
+
+
+def _wire_step(step: StepMetrics) -> dict[str, Any]:
+    wire: dict[str, Any] = {"stepId": step.step_id, "usage": step.usage}
+    times = {
+        "ttftMs": step.ttft_ms,
+        "decodeMs": step.decode_ms,
+        "genTotalMs": step.gen_total_ms,
+    }
+    return wire | {name: value for name, value in times.items() if value is not None}
+
+
+async def _status(call: Call) -> Response:
+    conversation, principal = call.conversation, call.principal
+    record = await call.site.hub.catalog.record(principal, conversation)
+    if record is None:
+        raise NotFound("Conversation not found")
+    live = call.site.hub.conversations.peek(principal, conversation)
+    return Json(
+        {
+            "conversationId": conversation,
+            "isActive": live is not None and live.state.is_busy,
+            "status": record.status,
+        }
+    )
+
+
+async def _last(call: Call) -> Response:
+    conversation, hub = call.conversation, call.site.hub
+    async with hub.conversations.using(call.reader(), conversation) as live:
+        if live.current is not None:
+            with anyio.move_on_after(call.site.limits.wait_seconds_max):
+                await live.current.sealed.wait()
+        content, turn = await hub.history.last_text(live.record.key)
+    reply = {"conversationId": conversation, "content": content}
+    return Json(reply if turn is None else {**reply, "turnId": turn})
+
+
+async def _export(call: Call) -> Response:
+    conversation, catalog = call.conversation, call.site.hub.catalog
+    record = await catalog.record(call.principal, conversation)
+    if record is None:
+        raise NotFound("Conversation not found")
+    details = await catalog.details(call.principal, conversation)
+    parts = _exported(call.site, msgspec.structs.replace(record), details)
+    name = {"content-disposition": f'attachment; filename="{_file_name(conversation)}.ndjson"'}
+    return stream(call, parts, NDJSON, name)
+
+
+async def _exported(
+    site: Site, record: ConversationRecord, details: Details
+) -> AsyncGenerator[bytes, None]:
+    """The conversation, then each turn and behind it its chunks, then a line that says all came."""
+    yield _line(exported_conversation(record, details))
+    metrics = dict(await site.services.store.metrics(record.key))
+    turns = chunk_count = 0
+    async for turn, lines in site.hub.history.turns(record.key, before=record.last_seq + 1):
+        head = {
+            "type": "turn",
+            "turnId": turn.id,
+            "outcome": turn.outcome,
+            "sealedAt": turn.sealed_at_ms,
+            "firstSeq": turn.first_seq,
+            "chunkCount": turn.chunk_count,
+        }
+        data = metrics.get(turn.id)
+        if data:
+            head["metrics"] = _wire_metrics(data)
+        # Ids are of a restricted alphabet: they need no escaping.
+        opening = b'{"type":"chunk","turnId":"%b",' % turn.id.encode()
+        yield _line(head) + b"".join(ndjson(opening + line[1:]) for line in lines)
+        turns += 1
+        chunk_count += len(lines)
+    yield _line({"type": "end", "turns": turns, "chunks": chunk_count})
+
+
+def exported_conversation(record: ConversationRecord, details: Details) -> dict[str, Any]:
+    """The first line of an export."""
+    line: dict[str, Any] = {
+        "type": "conversation",
+        "id": record.id,
+        "createdAt": record.created_at_ms,
+        "lastActivityAt": record.active_at_ms,
+        "title": record.title,
+        "status": record.status,
+        "workspaceId": record.workspace,
+        "lastSeq": record.last_seq,
+    }
+    optional = {
+        "model": details.model,
+        "reasoningEffort": details.reasoning_effort,
+        "cwd": details.cwd,
+    }
+    line |= {name: value for name, value in optional.items() if value is not None}
+    if details.forked_from is not None:
+        source, turn = details.forked_from
+        line["forkedFrom"] = {"conversationId": source, "turnId": turn}
+    return line
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return ndjson(_ENCODER.encode(value))
+
+
+def _file_name(conversation: ConversationId) -> str:
+    """A name that every file system takes."""
+    return conversation.replace(":", "_").lstrip(".") or "conversation"
