@@ -1,0 +1,319 @@
+"""The store's port: one verb that writes, a few that read.
+
+Neighbours: `runtime.journal` is the only caller of `commit`; `runtime` reads; `memory` and
+`sqlite` implement it. Payloads (`body`, `chunks`, `payload`, `metrics`) are opaque bytes; keys,
+offsets and positions are assigned by the caller from the counters that `open` returns.
+Invariant: a batch is one transaction; compare-and-set rows that do not match undo all of it; every
+method may be repeated after a failure whose outcome is unknown.
+
+Chunk bytes: one chunk a line, `"role":"…","chunk":{…}` and a newline, so that `{"seq":N,` + line +
+`}` is the wire form. A turn's chunk bytes are its pieces by ordinal, then `TurnRecord.chunks`; a
+piece may end in the middle of a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, NewType, Protocol
+
+import msgspec
+
+from dispatch.core.identity import AccountId, ConversationId, TurnId, UserId
+
+ConversationKey = NewType("ConversationKey", int)
+TurnKey = NewType("TurnKey", int)
+
+TurnState = Literal["queued", "steering", "running", "sealed", "absorbed", "cancelled"]
+"""`steering`: durable text for the running turn, not yet taken; `absorbed`: it was taken;
+`cancelled`: removed from the queue, kept so that a repeated send finds it."""
+
+ConversationStatus = Literal["active", "idle", "closed", "deleted"]
+Visibility = Literal["account", "user"]
+
+
+IDLE_CONVERSATIONS_MAX = 1_000
+"""What one `idle_since` returns; the rest is for the next sweep."""
+
+
+class ConversationRecord(msgspec.Struct, kw_only=True):
+    """One conversation's row. Times in epoch milliseconds. `deleted` marks a tombstone.
+
+    `last_offset`, when read, is that of the last stored event, if that is ahead of what was written
+    here: a batch of events alone need not write the row.
+    """
+
+    key: ConversationKey
+    account: AccountId
+    id: ConversationId
+    session: str
+    workspace: str = "default"
+    status: ConversationStatus = "idle"
+    title: str = ""
+    visibility: Visibility = "account"
+    user: UserId
+    created_at_ms: int
+    active_at_ms: int
+    last_seq: int = 0
+    last_offset: int = 0
+    truncated_after_seq: int | None = None
+    epoch: int = 0
+    last_message: str = ""
+    details: bytes = b"{}"
+
+
+class TurnRecord(msgspec.Struct, kw_only=True):
+    """One turn's row. `first_seq`, `chunk_count` and `chunks` mean something once it is sealed.
+
+    `client_key` is the exactly-once key (unique in the store) or None; `digest` of the body tells a
+    repeat from a conflict. `acceptance` is the acknowledgement that a repeat is given again.
+    `first_offset` is the offset of its first event, `last_offset` that of its last. `ordinal`
+    orders the queue.
+    """
+
+    key: TurnKey
+    conversation: ConversationKey
+    id: TurnId
+    state: TurnState
+    ordinal: int
+    user: UserId
+    body: bytes
+    created_at_ms: int
+    client_key: str | None = None
+    digest: bytes = b""
+    acceptance: bytes = b""
+    started_at_ms: int | None = None
+    sealed_at_ms: int | None = None
+    outcome: str | None = None
+    first_seq: int | None = None
+    chunk_count: int = 0
+    chunks: bytes = b""
+    first_offset: int | None = None
+    last_offset: int | None = None
+    metrics: bytes = b""
+
+
+class TurnChange(NamedTuple):
+    """Compare-and-set of a turn's state; `None` leaves a column as it is."""
+
+    turn: TurnKey
+    from_state: TurnState
+    to_state: TurnState
+    started_at_ms: int | None = None
+    first_offset: int | None = None
+
+
+class TurnSeal(NamedTuple):
+    """Compare-and-set from `running` to `sealed`: the chunks become readable under their seqs."""
+
+    turn: TurnKey
+    outcome: str
+    sealed_at_ms: int
+    first_seq: int
+    chunk_count: int
+    chunks: bytes
+    last_offset: int
+    metrics: bytes
+
+
+class EventRecord(NamedTuple):
+    """One event: its place in the account's log, its conversation, turn and offset, its JSON."""
+
+    position: int
+    conversation: ConversationKey
+    turn: TurnKey
+    offset: int
+    payload: bytes
+
+
+class Piece(NamedTuple):
+    """Part of a running turn's chunk bytes. `first_index`: chunks that begin before it."""
+
+    turn: TurnKey
+    ordinal: int
+    first_index: int
+    data: bytes
+
+
+class CursorRecord(NamedTuple):
+    """How far a user has read a conversation; only ever moves forward."""
+
+    conversation: ConversationKey
+    user: UserId
+    seq: int
+
+
+class TurnCopy(NamedTuple):
+    """A fork's copy of one sealed turn, under a new key, with its new first seq."""
+
+    source: TurnKey
+    turn: TurnKey
+    conversation: ConversationKey
+    first_seq: int
+
+
+class Batch(msgspec.Struct):
+    """Everything of one commit. Applied in the order of the fields.
+
+    `conversations` are inserted or replaced by key (a tombstone is never replaced, a row with a
+    larger epoch never overwritten: both raise `Fenced`; account and id stay). `turns` need a
+    conversation, `events` and `pieces` a turn, `copies` a sealed source and a conversation that is
+    not deleted, else `Fenced`; a `cursor` of a conversation that is gone is dropped. `deletions`
+    turn a conversation into a tombstone and remove its turns, events, pieces and cursors; one that
+    is gone already is left alone.
+    """
+
+    conversations: list[ConversationRecord] = msgspec.field(default_factory=list)
+    turns: list[TurnRecord] = msgspec.field(default_factory=list)
+    changes: list[TurnChange] = msgspec.field(default_factory=list)
+    events: list[EventRecord] = msgspec.field(default_factory=list)
+    pieces: list[Piece] = msgspec.field(default_factory=list)
+    seals: list[TurnSeal] = msgspec.field(default_factory=list)
+    copies: list[TurnCopy] = msgspec.field(default_factory=list)
+    cursors: list[CursorRecord] = msgspec.field(default_factory=list)
+    deletions: list[ConversationKey] = msgspec.field(default_factory=list)
+
+
+class Opened(NamedTuple):
+    """What a store says when it opens: its generation and the counters' next free values.
+
+    `incarnation` grows with every opening and is the epoch that this owner claims with.
+    `next_key` is above every conversation and turn key, `next_position` above every position ever
+    assigned, pruned or not.
+    """
+
+    generation: str
+    incarnation: int
+    next_position: int
+    next_key: int
+
+
+class ConversationQuery(msgspec.Struct, kw_only=True, frozen=True):
+    """Which conversations to list: newest activity first; user-visible ones of that user only.
+
+    `before` is (active_at_ms, key) of the last one seen; `search` matches title and last message
+    without case.
+    """
+
+    account: AccountId
+    user: UserId
+    statuses: tuple[ConversationStatus, ...] = ()
+    id_prefix: str = ""
+    workspace: str | None = None
+    search: str = ""
+    before: tuple[int, int] | None = None
+    limit: int
+
+
+class SealedTurn(NamedTuple):
+    """A sealed turn's place in history."""
+
+    key: TurnKey
+    id: TurnId
+    outcome: str
+    first_seq: int
+    chunk_count: int
+    sealed_at_ms: int
+    bytes_total: int
+
+
+class Store(Protocol):
+    """What every store does. Errors: `StorageFull`, `StorageLocked`, `StorageCorrupt`,
+    `StorageFailed`, `Fenced`, and `Conflict` for a `client_key` or conversation id already there.
+    """
+
+    async def open(self) -> Opened:
+        """Take the data for this process, migrate it, and raise the incarnation."""
+        ...
+
+    async def close(self) -> None:
+        """Let go; idempotent, also after a failed `open`."""
+        ...
+
+    async def commit(self, batch: Batch) -> None:
+        """Make all of it durable, or none. Raises `Fenced` when a compare-and-set row does not
+        match or another incarnation has opened the store since.
+        """
+        ...
+
+    async def prune(self, sealed_before_ms: int, rows_max: int) -> int:
+        """Remove up to `rows_max` events of turns sealed before then; the number removed."""
+        ...
+
+    async def backup(self, target: Path) -> None:
+        """A consistent copy, written beside and renamed; opening it starts a new generation."""
+        ...
+
+    async def conversation(
+        self, account: AccountId, conversation_id: ConversationId
+    ) -> ConversationRecord | None:
+        """One row, tombstones included."""
+        ...
+
+    async def conversations(self, query: ConversationQuery) -> list[ConversationRecord]:
+        """One page, without tombstones."""
+        ...
+
+    async def idle_since(self, active_before_ms: int) -> list[ConversationRecord]:
+        """Some conversations without activity since then and without unsealed turns, the longest
+        idle first; at most `IDLE_CONVERSATIONS_MAX`.
+        """
+        ...
+
+    async def unsealed(self) -> list[tuple[ConversationRecord, list[TurnRecord]]]:
+        """Every conversation with queued, steering or running turns, those ordered by ordinal."""
+        ...
+
+    async def unsealed_of(self, conversation: ConversationKey) -> list[TurnRecord]:
+        """The queued, steering and running turns of one conversation, ordered by ordinal."""
+        ...
+
+    async def turn_by_client_key(
+        self, client_key: str
+    ) -> tuple[ConversationRecord, TurnRecord] | None:
+        """The turn that was accepted under a client's id, `chunks` left empty."""
+        ...
+
+    async def turn(self, conversation: ConversationKey, turn_id: TurnId) -> TurnRecord | None:
+        """One turn of a conversation, `chunks` left empty."""
+        ...
+
+    async def sealed_turns(
+        self,
+        conversation: ConversationKey,
+        *,
+        since_seq: int = 0,
+        before_seq: int | None = None,
+        newest_first: bool = False,
+        limit: int,
+    ) -> list[SealedTurn]:
+        """Sealed turns that have a chunk with since_seq < seq < before_seq, by first seq."""
+        ...
+
+    async def chunk_bytes(self, turns: Sequence[TurnKey]) -> list[bytes]:
+        """The whole chunk bytes of sealed or running turns, in the order asked for."""
+        ...
+
+    async def metrics(self, conversation: ConversationKey) -> list[tuple[TurnId, bytes]]:
+        """The metrics of every sealed turn, by first seq."""
+        ...
+
+    async def events(
+        self, conversation: ConversationKey, after_offset: int, limit: int
+    ) -> list[EventRecord]:
+        """Up to `limit` events with a larger offset, ascending; a hole means they were pruned."""
+        ...
+
+    async def events_of(
+        self, turns: Sequence[TurnKey]
+    ) -> dict[TurnKey, tuple[int, list[EventRecord]]]:
+        """For each running turn: the bytes staged in its pieces, and all its events, ascending."""
+        ...
+
+    async def turn_ids(self, turns: Sequence[TurnKey]) -> dict[TurnKey, TurnId]:
+        """The ids of turns by key."""
+        ...
+
+    async def read_cursor(self, conversation: ConversationKey, user: UserId) -> int:
+        """How far a user has read; 0 when never."""
+        ...

@@ -1,0 +1,257 @@
+"""One commit: a batch as rows, and the statements that make it durable or leave nothing.
+
+Neighbours: `sqlite` prepares a batch in the caller's task and hands it to `write` in the writer's
+thread; `schema/` has the tables; `port.Batch` says what each list means.
+Invariant: the incarnation is compared inside the write, and each compare-and-set list must match
+row for row.
+
+A statement that takes long gives up the interpreter's lock, and may wait for a busy loop (5 ms)
+to get it back; so few long statements, many rows each.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from itertools import chain
+from typing import Final, NamedTuple
+
+from msgspec.structs import astuple
+
+from dispatch.errors import Fenced
+from dispatch.storage.port import (
+    Batch,
+    ConversationKey,
+    CursorRecord,
+    EventRecord,
+    Piece,
+    TurnChange,
+    TurnCopy,
+    TurnSeal,
+)
+from dispatch.storage.sqlite_connection import transaction
+from dispatch.storage.sqlite_schema import raise_floors
+
+# Rows of one statement of `INSERT_EVENTS`, and values of a row.
+EVENTS_A_STATEMENT: Final = 16
+_EVENT_VALUES: Final = 5
+
+Row = tuple[object, ...]
+
+
+class Rows(NamedTuple):
+    """A batch as it is bound to statements: nothing in it changes any more."""
+
+    conversations: list[Row]
+    turns: list[Row]
+    changes: Sequence[TurnChange]
+    events: Sequence[EventRecord]
+    pieces: Sequence[Piece]
+    seals: Sequence[TurnSeal]
+    copies: Sequence[TurnCopy]
+    cursors: Sequence[CursorRecord]
+    deletions: Sequence[ConversationKey]
+
+
+def prepare(batch: Batch) -> Rows:
+    """Copy what the caller may go on changing while the thread writes."""
+    return Rows(
+        [astuple(record) for record in batch.conversations],
+        [astuple(record) for record in batch.turns],
+        tuple(batch.changes),
+        tuple(batch.events),
+        tuple(batch.pieces),
+        tuple(batch.seals),
+        tuple(batch.copies),
+        tuple(batch.cursors),
+        tuple(batch.deletions),
+    )
+
+
+def write(connection: sqlite3.Connection, rows: Rows, incarnation: int) -> None:
+    """Commit the rows. Raises `Fenced`, and sqlite3.Error for everything else."""
+    if len(rows.events) <= EVENTS_A_STATEMENT and not any((*rows[:3], *rows[4:])):
+        # Alone in its statement, a batch of events is its own transaction.
+        _insert_events(connection, rows.events, incarnation)
+        return
+    with transaction(connection):
+        require_incarnation(connection, incarnation)
+        _match(connection, UPSERT_CONVERSATION, rows.conversations, "a conversation's row")
+        _match(connection, INSERT_TURN, rows.turns, "a turn's conversation")
+        _match(connection, CHANGE_TURN, rows.changes, "a turn's state")
+        for start in range(0, len(rows.events), EVENTS_A_STATEMENT):
+            _insert_events(connection, rows.events[start : start + EVENTS_A_STATEMENT], incarnation)
+        _match(connection, INSERT_PIECE, rows.pieces, "a piece's turn")
+        _match(connection, SEAL_TURN, rows.seals, "the seal of a turn")
+        _match(connection, COPY_TURN, rows.copies, "the source of a copy")
+        if rows.copies:
+            connection.executemany(COPY_PIECES, [(c.source, c.turn) for c in rows.copies])
+        if rows.cursors:
+            connection.executemany(MOVE_CURSOR, rows.cursors)
+        if rows.deletions:
+            _delete(connection, rows.deletions)
+
+
+def require_incarnation(connection: sqlite3.Connection, incarnation: int) -> None:
+    """Inside a transaction: raise `Fenced` unless the store is still ours."""
+    if connection.execute("SELECT incarnation FROM meta").fetchone() != (incarnation,):
+        raise Fenced("another incarnation has opened the store since; this one must stop writing")
+
+
+def _match(
+    connection: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]], what: str
+) -> None:
+    if rows and connection.executemany(statement, rows).rowcount != len(rows):
+        raise Fenced(f"{what} is not what the batch was decided on")
+
+
+def _insert_events(
+    connection: sqlite3.Connection, events: Sequence[EventRecord], incarnation: int
+) -> None:
+    if len(events) == 1:
+        connection.execute(INSERT_EVENT, (*events[0], incarnation))
+    elif events:
+        blanks = (None,) * (_EVENT_VALUES * (EVENTS_A_STATEMENT - len(events)))
+        connection.execute(INSERT_EVENTS, (incarnation, *chain.from_iterable(events), *blanks))
+
+
+def _delete(connection: sqlite3.Connection, deletions: Sequence[ConversationKey]) -> None:
+    raise_floors(connection)
+    keys = [(key,) for key in deletions]
+    connection.executemany("DELETE FROM event WHERE conversation = ?", keys)
+    connection.executemany(
+        "DELETE FROM piece WHERE turn IN (SELECT key FROM turn WHERE conversation = ?)", keys
+    )
+    connection.executemany("DELETE FROM turn WHERE conversation = ?", keys)
+    connection.executemany("DELETE FROM cursor WHERE conversation = ?", keys)
+    connection.executemany(BURY_CONVERSATION, keys)
+
+
+# The columns of the records, in the order of their fields. What identifies a conversation never
+# changes under its key.
+UPSERT_CONVERSATION: Final = """
+INSERT INTO conversation (
+    key, account, id, session, workspace, status, title, visibility, user, created_at_ms,
+    active_at_ms, last_seq, last_offset, truncated_after_seq, epoch, last_message, details
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET
+    session = excluded.session,
+    workspace = excluded.workspace,
+    status = excluded.status,
+    title = excluded.title,
+    visibility = excluded.visibility,
+    user = excluded.user,
+    created_at_ms = excluded.created_at_ms,
+    active_at_ms = excluded.active_at_ms,
+    last_seq = excluded.last_seq,
+    last_offset = excluded.last_offset,
+    truncated_after_seq = excluded.truncated_after_seq,
+    epoch = excluded.epoch,
+    last_message = excluded.last_message,
+    details = excluded.details
+WHERE conversation.status <> 'deleted'
+    AND conversation.epoch <= excluded.epoch
+    AND conversation.account = excluded.account
+    AND conversation.id = excluded.id
+"""
+
+INSERT_TURN: Final = """
+INSERT INTO turn (
+    key, conversation, id, state, ordinal, user, body, created_at_ms, client_key, digest,
+    acceptance, started_at_ms, sealed_at_ms, outcome, first_seq, chunk_count, chunks, first_offset,
+    last_offset, metrics, retained
+)
+SELECT
+    ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
+    ?4 = 'sealed' AND ?18 IS NOT NULL
+WHERE EXISTS (SELECT 1 FROM conversation WHERE key = ?2 AND status <> 'deleted')
+"""
+
+CHANGE_TURN: Final = """
+UPDATE turn SET
+    state = ?3,
+    started_at_ms = coalesce(?4, started_at_ms),
+    first_offset = coalesce(?5, first_offset)
+WHERE key = ?1 AND state = ?2
+"""
+
+# The conversation is looked up by turn: when the turn is gone, or another incarnation has the
+# store, it is NULL, which the column refuses, and the statement does nothing at all.
+INSERT_EVENT: Final = """
+INSERT INTO event (position, conversation, turn, offset, payload)
+SELECT
+    ?1,
+    (
+        SELECT turn.conversation FROM turn, meta
+        WHERE turn.key = ?3 AND turn.conversation = ?2 AND meta.incarnation = ?6
+    ),
+    ?3, ?4, ?5
+"""
+
+INSERT_EVENTS: Final = """
+WITH
+    owner (incarnation) AS (SELECT ?),
+    given (position, conversation, turn, offset, payload) AS (
+        VALUES
+            (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?),
+            (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?),
+            (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?),
+            (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?)
+    )
+INSERT INTO event (position, conversation, turn, offset, payload)
+SELECT
+    given.position,
+    (
+        SELECT turn.conversation FROM turn, meta, owner
+        WHERE turn.key = given.turn
+            AND turn.conversation = given.conversation
+            AND meta.incarnation = owner.incarnation
+    ),
+    given.turn, given.offset, given.payload
+FROM given
+WHERE given.position IS NOT NULL
+"""
+
+INSERT_PIECE: Final = """
+INSERT INTO piece (turn, ordinal, first_index, data)
+SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM turn WHERE key = ?1)
+"""
+
+SEAL_TURN: Final = """
+UPDATE turn SET
+    state = 'sealed', outcome = ?2, sealed_at_ms = ?3, first_seq = ?4, chunk_count = ?5,
+    chunks = ?6, last_offset = ?7, metrics = ?8, retained = 1
+WHERE key = ?1 AND state = 'running'
+"""
+
+COPY_TURN: Final = """
+INSERT INTO turn (
+    key, conversation, id, state, ordinal, user, body, created_at_ms, digest, acceptance,
+    started_at_ms, sealed_at_ms, outcome, first_seq, chunk_count, chunks, metrics, retained
+)
+SELECT
+    ?2, ?3, id, state, ordinal, user, body, created_at_ms, x'', x'',
+    started_at_ms, sealed_at_ms, outcome, ?4, chunk_count, chunks, metrics, 0
+FROM turn
+WHERE key = ?1
+    AND state = 'sealed'
+    AND EXISTS (SELECT 1 FROM conversation WHERE key = ?3 AND status <> 'deleted')
+"""
+
+COPY_PIECES: Final = """
+INSERT INTO piece (turn, ordinal, first_index, data)
+SELECT ?2, ordinal, first_index, data FROM piece WHERE turn = ?1
+"""
+
+# A late cursor of a conversation that is gone is dropped: it decides nothing.
+MOVE_CURSOR: Final = """
+INSERT INTO cursor (conversation, user, seq)
+SELECT ?1, ?2, ?3
+WHERE EXISTS (SELECT 1 FROM conversation WHERE key = ?1 AND status <> 'deleted')
+ON CONFLICT (conversation, user) DO UPDATE SET seq = max(seq, excluded.seq)
+"""
+
+BURY_CONVERSATION: Final = """
+UPDATE conversation SET status = 'deleted', title = '', last_message = '', details = x'7b7d'
+WHERE key = ?
+"""
