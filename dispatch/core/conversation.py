@@ -17,6 +17,7 @@ from dispatch.core.events import (
     AnyEvent,
     Done,
     ErrorEvent,
+    Request,
     RequestClosed,
     Response,
     Steering,
@@ -34,7 +35,7 @@ from dispatch.core.turn import (
     outcome_of,
 )
 from dispatch.core.turn import evolve as evolve_turn
-from dispatch.errors import Busy
+from dispatch.errors import Busy, PeerError
 from dispatch.errors import RequestClosed as AlreadyClosed
 
 Status = Literal["active", "idle", "closed"]
@@ -201,14 +202,35 @@ def end(
 
 
 def respond(state: State, response: Response, by: UserId) -> tuple[Happened, ...]:
-    """Answer an open request; raises `RequestClosed` when somebody was first."""
-    running = state.running
-    is_open = running is not None and any(
-        request.request_id == response.request_id for request in running.open_requests
-    )
-    if state.ending or not is_open:
+    """Answer an open request; raises `RequestClosed` when somebody was first, and `PeerError` for
+    an answer that is none to this question.
+    """
+    asked = None
+    if state.running is not None and not state.ending:
+        for request in state.running.open_requests:
+            if request.request_id == response.request_id:
+                asked = request
+    if asked is None:
         raise AlreadyClosed(f"request {response.request_id} is closed")
+    _check_response(asked, response)
     return (Happened(RequestClosed(response.request_id, "answered", by)),)
+
+
+def _check_response(asked: Request, response: Response) -> None:
+    if asked.kind == "approval":
+        if response.approved is None and response.option_id is None:
+            raise PeerError("an approval is answered with `approved` or `optionId`")
+        if response.option_id is not None and response.option_id not in {
+            option.id for option in asked.options
+        }:
+            raise PeerError("`optionId` is not one of the request's options")
+        return
+    if response.action is None:
+        raise PeerError("an input request is answered with `action`")
+    if response.action == "accept":
+        for question in asked.questions:
+            if question.required and question.id not in (response.answers or {}):
+                raise PeerError("a required answer is missing")
 
 
 def cancel(state: State, turn: TurnId) -> tuple[Unqueued, ...]:

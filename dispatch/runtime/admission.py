@@ -55,9 +55,15 @@ def decode_accepted(data: bytes) -> Accepted:
     return _ACCEPTED_DECODER.decode(data)
 
 
+def _nothing() -> None:
+    """Nobody waits."""
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Admission:
-    """A send and whom to tell. `accepted` runs synchronously, before anything of it is shown."""
+    """A send and whom to tell. `accepted` runs synchronously, before anything of it is shown;
+    `then` when it is settled either way.
+    """
 
     key: TurnKey
     turn_id: TurnId
@@ -68,6 +74,7 @@ class Admission:
     client_key: str | None = None
     digest: bytes = b""
     workspace: str | None = None
+    then: Callable[[], None] = _nothing
     error: DispatchError | None = None
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -76,12 +83,14 @@ class Admission:
         assert not self.settled.is_set(), "settled once"
         self.accepted(accepted)
         self.settled.set()
+        self.then()
 
     def refuse(self, error: DispatchError) -> None:
         """Nothing of it is kept."""
         assert not self.settled.is_set(), "settled once"
         self.error = error
         self.settled.set()
+        self.then()
 
     async def outcome(self) -> None:
         """Wait until it is settled; raises what refused it."""

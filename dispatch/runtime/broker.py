@@ -7,6 +7,7 @@ Invariant: when a verb returns, what it says is durable; when it raises, nothing
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -19,7 +20,7 @@ import structlog
 from dispatch.core.commands import Accepted, Send
 from dispatch.core.events import ErrorEvent, Response
 from dispatch.core.identity import ADMIN, SEND, ConversationId, Principal, TurnId
-from dispatch.errors import Conflict, Forbidden, NotFound
+from dispatch.errors import Conflict, Forbidden
 from dispatch.runtime import intake
 from dispatch.runtime.accounts import Accounts
 from dispatch.runtime.admission import Admission, CurrentTurn, body_digest, decode_accepted
@@ -32,6 +33,8 @@ from dispatch.runtime.turns import run_turn
 from dispatch.storage.port import TurnKey
 
 log = structlog.get_logger()
+
+_LAST_COMMITS_SECONDS: Final = 10.0
 
 INTERRUPTED: Final = ErrorEvent("the turn was interrupted: the daemon ended", "interrupted")
 
@@ -58,7 +61,7 @@ class Broker:
         self._accounts = accounts
         self._history = history
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._sending: dict[str, Admission] = {}
+        self._sending: dict[str, asyncio.Event] = {}
         services.launch = self._launch
         services.began = self._began
         services.ended = self._ended
@@ -71,10 +74,15 @@ class Broker:
         """
         async with anyio.create_task_group() as journal_task:
             journal_task.start_soon(self._services.journal.run)
-            async with anyio.create_task_group() as self._tasks:
-                yield
-                self._tasks.cancel_scope.cancel()
-            await self._services.journal.idle()
+            try:
+                async with anyio.create_task_group() as self._tasks:
+                    yield
+                    # What is queued stays so: the next start runs it.
+                    self._services.is_draining = True
+                    self._tasks.cancel_scope.cancel()
+            finally:
+                self._tasks = None
+            await self._journal_idle()
             journal_task.cancel_scope.cancel()
 
     async def send(
@@ -97,7 +105,7 @@ class Broker:
         client_key = "\x1f".join((principal.account, principal.user, scope, send.client_message_id))
         while (sending := self._sending.get(client_key)) is not None:
             # The same send over another connection: it decides for both.
-            await sending.settled.wait()
+            await sending.wait()
         repeat = await self._repeat(client_key, send)
         if repeat is not None:
             accepted(repeat)
@@ -113,11 +121,13 @@ class Broker:
         return None if live is None else await self._stop(live, turn)
 
     async def close(self, principal: Principal, conversation: ConversationId) -> TurnId | None:
-        """Abort the running turn, drop the queue and close; idempotent."""
+        """Abort the running turn, drop the queue and close; idempotent, and nothing where there is
+        no conversation.
+        """
         require(principal, SEND)
         async with self._conversations.using(principal, conversation) as live:
             if not live.is_stored and live.current is None:
-                raise NotFound("Conversation not found")
+                return None
             intake.close(live)
             stopped = await self._stop(live, None)
             await live.written()
@@ -153,7 +163,16 @@ class Broker:
                     await current.sealed.wait()
         for live in self._conversations:
             live.end(None, "interrupted", error=INTERRUPTED)
-        await self._services.journal.idle()
+        await self._journal_idle()
+
+    async def _journal_idle(self) -> None:
+        """Wait for the last commits, but not for ever: what a full disk does not take is nothing
+        that anybody was shown, and the next start seals it.
+        """
+        with anyio.move_on_after(_LAST_COMMITS_SECONDS) as patience:
+            await self._services.journal.idle()
+        if patience.cancelled_caught:
+            log.error("broker.journal_not_idle")
 
     async def _admit(
         self,
@@ -180,8 +199,11 @@ class Broker:
             workspace=send.workspace,
         )
         if client_key is not None:
-            self._sending[client_key] = admission
+            # Until it is settled, not until the request is over: a request may be cancelled.
+            self._sending[client_key] = settled = asyncio.Event()
+            admission.then = lambda: self._sent(client_key, settled)
         conversation = send.conversation or ConversationId(services.ids.new("c"))
+        is_placed = False
         try:
             async with self._conversations.using(principal, conversation) as live:
                 if send.body.cwd is not None:
@@ -189,12 +211,16 @@ class Broker:
                     admission.body = msgspec.structs.replace(send.body, cwd=cwd)
                 if prepare is not None:
                     prepare(live)
+                is_placed = True
                 intake.admit(live, admission)
                 await admission.outcome()
         finally:
-            admission.settled.set()
-            if client_key is not None:
-                del self._sending[client_key]
+            if not is_placed:
+                admission.then()
+
+    def _sent(self, client_key: str, settled: asyncio.Event) -> None:
+        del self._sending[client_key]
+        settled.set()
 
     async def _repeat(self, client_key: str, send: Send) -> Accepted | None:
         found = await self._services.store.turn_by_client_key(client_key)
@@ -217,7 +243,10 @@ class Broker:
         return current.id
 
     def _launch(self, live: Live, current: CurrentTurn) -> None:
-        assert self._tasks is not None, "turns begin inside `running`"
+        if self._tasks is None:
+            # Its start became durable while the broker ended: the next start seals it.
+            current.gone.set()
+            return
         self._tasks.start_soon(run_turn, live, current, self._history.context)
 
     def _began(self, live: Live) -> None:

@@ -142,7 +142,11 @@ class Feed:
 
     def publish(self, entries: list[Entry]) -> None:
         """Append; shown by the next `flush`."""
+        floor = self.ring.floor
         self.ring.extend(entries)
+        if self.ring.floor != floor:
+            # What late joiners share is bounded with the ring.
+            self._blocks.clear()
         self._fresh += entries
 
     def flush(self, touched: list[Follower]) -> int:

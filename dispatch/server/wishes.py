@@ -17,6 +17,7 @@ from dispatch.protocol.chat import requests as wish
 from dispatch.protocol.chat.frames import QUEUE_SURFACE, chunks_frame
 from dispatch.runtime.broker import require
 from dispatch.runtime.live import Live
+from dispatch.server.watch import Watch
 
 if TYPE_CHECKING:
     from dispatch.server.connection import Connection
@@ -47,7 +48,7 @@ async def carry_out(connection: Connection, command: wish.Frame) -> None:
 
 async def _send(connection: Connection, command: wish.ChatSend) -> None:
     send, hub = command.send, connection.hub
-    watched: list[Live] = []
+    watched: list[Watch] = []
 
     def prepare(live: Live) -> None:
         if live.record.id in connection.watches or not connection.is_open:
@@ -56,8 +57,9 @@ async def _send(connection: Connection, command: wish.ChatSend) -> None:
             return
         connection.check_watch()
         hub.conversations.hold(live)
-        watched.append(live)
-        connection.watch(live, live.in_flight_offset).catch_up()
+        watch = connection.watch(live, live.in_flight_offset)
+        watch.catch_up()
+        watched.append(watch)
 
     def accepted(told: Accepted) -> None:
         if connection.dialect.is_v1:
@@ -78,9 +80,13 @@ async def _send(connection: Connection, command: wish.ChatSend) -> None:
         await hub.broker.send(connection.principal, send, accepted_or_repeated, prepare)
     except DispatchError:
         if send.conversation is None:
-            for live in watched:
-                connection.unwatch(live.record.id)
+            for watch in watched:
+                connection.unwatch(watch.live.record.id)
         raise
+    finally:
+        for watch in watched:
+            # Where the ring or the peer stopped it: whatever became of the message, it is watched.
+            await connection.follow(watch)
     for repeat in repeats:
         await _watch_after(connection, repeat.conversation, repeat.offset)
 

@@ -170,24 +170,30 @@ async def test_replay_and_live_join_without_gap_or_duplicate_at_a_thousand_rando
     async def join_and_check(conversation: str, delay_s: float) -> None:
         nonlocal joined
         await anyio.sleep(delay_s)
-        async with old_wire(daemon.url) as wire:
+        async with old_wire(daemon.url, query="") as wire:
             await wire.send(type="chat.subscribe", conversationId=conversation)
             seen = await wire.until_event("turn-sealed")
+        if "repeat" in events(seen)[-1]:
+            # It came after the seal: nothing was in flight, so nothing is replayed.
+            assert len(events(seen)) == 1
+            return
         assert text(seen) == whole
         assert [e["type"] for e in events(seen)].count("user-message") == 1
         joined += 1
 
     async with old_wire(daemon.url) as sender:
-        for round_number in range(10):
+        for round_number in range(40):
             conversation = f"c{round_number}"
             await sender.send(type="chat.send", conversationId=conversation, message="400")
             await sender.until_event("turn-start")
             with anyio.fail_after(GUARD_SECONDS * 6):
                 async with anyio.create_task_group() as tasks:
-                    for _ in range(100):
+                    for _ in range(50):
                         tasks.start_soon(join_and_check, conversation, rng.random() * 0.35)
             await sender.until_event("turn-sealed")
-    assert joined == 1000
+            if joined >= 1000:
+                return
+    raise AssertionError(f"only {joined} joined a running turn")
 
 
 async def test_a_queue_is_kept_in_order_shown_on_its_surface_and_drained_by_itself(
