@@ -30,8 +30,8 @@ def errors_page() -> str:
         "| code | HTTP | retryable | whose fault | meaning |",
         "|---|---|---|---|---|",
     ]
-    for kind in sorted(_subclasses(errors.DispatchError), key=lambda k: (k.http_status, k.code)):
-        if kind in (errors.Refused, errors.Fault):
+    for kind in sorted(_failures(), key=lambda k: (k.http_status, k.code)):
+        if kind in (errors.DispatchError, errors.Refused, errors.Fault):
             continue
         fault = (
             "the peer's"
@@ -75,10 +75,10 @@ def limits_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _subclasses(kind: type) -> set[type]:
-    return {kind}.union(*(_subclasses(sub) for sub in kind.__subclasses__())) - {
-        errors.DispatchError
-    }
+def _failures() -> list[type[errors.DispatchError]]:
+    """Every failure that the daemon itself may tell."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    return [k for k in kinds if issubclass(k, errors.DispatchError)]
 
 
 def _comments_above_fields(class_name: str) -> dict[str, str]:

@@ -139,8 +139,8 @@ async def _hello(connection: ClientConnection, address: Address) -> Hello:
             await connection.send('{"type":"ping"}')
         hello = decode_frame(await connection.recv(decode=False))
     except ConnectionClosed as closed:
-        words, failure = ending_of(closed)
-        raise failure or CannotConnect(f"{address.http}: {words}") from closed
+        reason, failure = ending_of(closed)
+        raise failure or CannotConnect(f"{address.http}: {reason}") from closed
     if not isinstance(hello, Hello):
         raise PeerError(f"{address.http} did not say hello")
     return hello

@@ -89,18 +89,16 @@ def ending_of(closed: ConnectionClosed) -> tuple[str, DispatchError | None]:
     received = closed.rcvd
     if received is None:
         return "the connection was lost", None
-    words = f"closed by the server ({received.code}{': ' if received.reason else ''}"
-    words += f"{received.reason})"
+    reason = received.reason or f"the server closed the connection with code {received.code}"
     if not 4500 <= received.code <= 4999:
-        return words, None
-    reason = received.reason or f"the server ended the connection with code {received.code}"
+        return reason, None
     match received.code:
         case CloseCode.UNAUTHORIZED:
-            return words, Unauthorized(reason)
+            return reason, Unauthorized(reason)
         case CloseCode.FORBIDDEN:
-            return words, Forbidden(reason)
+            return reason, Forbidden(reason)
         case _:
-            return words, Refused(reason)
+            return reason, Refused(reason)
 
 
 def reason_of(error: OSError) -> str:

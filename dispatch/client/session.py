@@ -286,7 +286,7 @@ class Client:
     def _lose_calls(self, reason: str, code: int | None) -> None:
         for call in self._calls.values():
             if call.is_sent and code in OUR_FAULT:
-                call.settle(PeerError(f"the request was {reason}"))
+                call.settle(PeerError(f"the server could not read the request: {reason}"))
             elif call.is_sent and not call.is_repeatable:
                 call.settle(ConnectionLost(f"{reason}: whether it was done is unknown"))
             call.is_sent = False

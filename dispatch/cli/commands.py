@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from dispatch.errors import DispatchError
-from dispatch.usage import (
+from dispatch.cli.usage import (
     FAILED,
     INTERRUPTED,
     Commands,
@@ -37,10 +36,11 @@ from dispatch.usage import (
     url_option,
     visible,
 )
+from dispatch.errors import DispatchError
 
 if TYPE_CHECKING:
+    from dispatch.cli.screen import Output
     from dispatch.core.commands import OnBusy
-    from dispatch.screen import Output
 
 # A restarted daemon is back in seconds; who waits for one answer should not wait for ever.
 SEND_PATIENCE_SECONDS: Final = 60.0
@@ -135,9 +135,9 @@ def send(
 
     The conversation's id goes to standard error, for `dispatch watch` on another device.
     """
+    from dispatch.cli.screen import note
     from dispatch.client import Accepted, Client, Delta, Options, answer
     from dispatch.core.events import Done
-    from dispatch.screen import note
 
     message = standard_input() if text == "-" else text
     if not message:
@@ -206,7 +206,7 @@ def watch(conversation: str, after: str | None, history: bool, url: str, as_json
 @json_option
 def history(conversation: str, limit: int | None, url: str, as_json: bool) -> None:
     """Show what was said in CONVERSATION."""
-    from dispatch.screen import Talk, is_text, note, write_json
+    from dispatch.cli.screen import Talk, is_text, note, write_json
 
     page = ask(url, lambda http: http.history(conversation, limit=limit))
     if not is_text(as_json):
@@ -226,7 +226,7 @@ def list_conversations(search: str | None, limit: int | None, url: str, as_json:
     """List the conversations, newest activity first."""
     from datetime import UTC, datetime
 
-    from dispatch.screen import is_text, show_conversations, write_json
+    from dispatch.cli.screen import is_text, show_conversations, write_json
 
     found = ask(url, lambda http: http.conversations(search=search, limit=limit))
     if is_text(as_json):
@@ -241,7 +241,7 @@ def list_conversations(search: str | None, limit: int | None, url: str, as_json:
 @json_option
 def stop(conversation: str, url: str, as_json: bool) -> None:
     """Stop the turn that runs in CONVERSATION; what it said is kept."""
-    from dispatch.screen import is_text, write_json
+    from dispatch.cli.screen import is_text, write_json
 
     reply = ask(url, lambda http: http.stop(conversation))
     if is_text(as_json):
@@ -255,7 +255,7 @@ def stop(conversation: str, url: str, as_json: bool) -> None:
 @json_option
 def agents(url: str, as_json: bool) -> None:
     """List the agents and their models, as --model takes them."""
-    from dispatch.screen import is_text, show_models, write_json
+    from dispatch.cli.screen import is_text, show_models, write_json
 
     models = ask(url, lambda http: http.models())
     if is_text(as_json):
@@ -274,8 +274,8 @@ def config() -> None:
 @json_option
 def check_config(config: Path | None, as_json: bool) -> None:
     """Check the configuration and show what would be in force, secrets left out."""
-    from dispatch.redaction import redacted, toml_lines
-    from dispatch.screen import is_text, show_settings, write_json
+    from dispatch.cli.redaction import redacted, toml_lines
+    from dispatch.cli.screen import is_text, show_settings, write_json
     from dispatch.settings import load_settings
 
     settings = load_settings(config=config)
@@ -292,7 +292,7 @@ def check_config(config: Path | None, as_json: bool) -> None:
 @json_option
 def check_data(data: Path | None, config: Path | None, as_json: bool) -> None:
     """Verify every invariant of a data directory; exit 1 if one is broken."""
-    from dispatch.screen import is_text, write_json
+    from dispatch.cli.screen import is_text, write_json
 
     directory = data_directory(data, config)
     from dispatch import compose
@@ -317,7 +317,7 @@ def check_data(data: Path | None, config: Path | None, as_json: bool) -> None:
 @json_option
 def backup(file: Path, force: bool, data: Path | None, config: Path | None, as_json: bool) -> None:
     """Copy the database to FILE, also while the daemon runs."""
-    from dispatch.screen import is_text, write_json
+    from dispatch.cli.screen import is_text, write_json
 
     directory = data_directory(data, config)
     if file.exists() and not force:
@@ -349,8 +349,8 @@ def token(user: str, account: str, rights: tuple[str, ...], as_json: bool) -> No
 
     The token is shown this once; the configuration holds only its digest.
     """
-    from dispatch.redaction import toml_value
-    from dispatch.screen import is_text, write_json
+    from dispatch.cli.redaction import toml_value
+    from dispatch.cli.screen import is_text, write_json
 
     # 256 bits: not to be guessed, so the digest needs neither salt nor cost.
     secret = secrets.token_urlsafe(32)
@@ -370,7 +370,7 @@ def token(user: str, account: str, rights: tuple[str, ...], as_json: bool) -> No
 
 
 def _output(as_json: bool, *, is_sender: bool = False) -> Output:
-    from dispatch.screen import JsonLines, Talk, is_text
+    from dispatch.cli.screen import JsonLines, Talk, is_text
 
     return Talk(is_sender=is_sender) if is_text(as_json) else JsonLines()
 

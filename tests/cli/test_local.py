@@ -1,0 +1,171 @@
+"""The commands that need no daemon: serve it, check it, back it up, configure it."""
+
+import hashlib
+import sys
+import tomllib
+import types
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from dispatch import cli as command_line
+from dispatch.cli import screen
+from dispatch.cli.redaction import redacted, toml_lines
+from dispatch.settings import load_settings
+from tests.client.command import dispatch, lines
+
+pytest_plugins = ("tests.client.fixtures",)
+pytestmark = pytest.mark.timeout(60)
+
+
+CONFIGURATION = """
+port = 9000
+default_agent = "model"
+[agents.model]
+kind = "command"
+command = ["run", "--api-key=sk-123", "--verbose"]
+api_key = "sk-456"
+env = { TOKEN = "sk-789", HOME = "/home/x" }
+proxy = "https://me:sk-000@proxy.example"
+[auth]
+tokens = [{ sha256 = "%s", user = "ann" }]
+""" % hashlib.sha256(b"x").hexdigest()  # noqa: UP031
+
+
+def test_config_check_shows_what_is_in_force_without_its_secrets(tmp_path: Path) -> None:
+    path = tmp_path / "dispatch.toml"
+    path.write_text(CONFIGURATION)
+    result = dispatch("config", "check", "--config", str(path))
+    assert result.exit_code == 0
+    assert "sk-" not in result.stdout
+    [shown] = lines(result)
+    assert shown["port"] == 9000
+    assert shown["agents"]["model"]["command"] == ["run", "--api-key=***", "--verbose"]
+    assert shown["agents"]["model"]["env"] == {"TOKEN": "***", "HOME": "***"}
+    assert shown["auth"]["tokens"][0]["user"] == "ann"
+    assert shown["limits"]["auth_seconds_max"] == 10
+
+
+@pytest.mark.usefixtures("terminal")
+def test_config_check_writes_toml_for_people(tmp_path: Path) -> None:
+    path = tmp_path / "dispatch.toml"
+    path.write_text(CONFIGURATION)
+    result = dispatch("config", "check", "--config", str(path))
+    read = tomllib.loads(result.stdout)
+    assert read["agents"]["model"]["api_key"] == "***"
+    assert read["limits"]["frame_bytes_max"] == 1_048_576
+    assert "sk-" not in result.output
+
+
+def test_the_settings_that_are_shown_are_settings_again(tmp_path: Path) -> None:
+    path = tmp_path / "shown.toml"
+    path.write_text("\n".join(toml_lines(redacted(load_settings(environment={})))))
+    assert load_settings(config=path, environment={}) == load_settings(environment={})
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("port = 70000", "port"),
+        ("colour = 1", "colour"),
+        ("port = ", "TOML"),
+        (None, "cannot read"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_told_in_one_line(
+    tmp_path: Path, content: str | None, problem: str
+) -> None:
+    path = tmp_path / "dispatch.toml"
+    if content is not None:
+        path.write_text(content)
+    for words in (["config", "check"], ["serve"]):
+        result = dispatch(*words, "--config", str(path))
+        assert result.exit_code == 1
+        assert problem in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def composed(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """In place of the module that knows the adapters."""
+    fake = types.ModuleType("dispatch.compose")
+    monkeypatch.setitem(sys.modules, "dispatch.compose", fake)
+    monkeypatch.setattr("dispatch.compose", fake, raising=False)
+    return fake
+
+
+def test_check_prints_what_it_finds_and_fails(
+    composed: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    findings: list[str] = []
+    composed.verify = lambda data: findings  # type: ignore[attr-defined]
+    result = dispatch("check", "--data", str(tmp_path))
+    assert result.exit_code == 0
+    assert lines(result) == [{"data": str(tmp_path), "ok": True, "findings": 0}]
+    findings.append("conversation c: seq 4 is missing")
+    result = dispatch("check", "--data", str(tmp_path))
+    assert result.exit_code == 1
+    assert lines(result)[0] == {"finding": "conversation c: seq 4 is missing"}
+    monkeypatch.setattr(screen, "is_text", lambda as_json: not as_json)
+    result = dispatch("check", "--data", str(tmp_path))
+    assert result.stdout == f"! conversation c: seq 4 is missing\n{tmp_path}: 1 finding\n"
+
+
+def test_backup_replaces_a_file_only_if_told_to(composed: types.ModuleType, tmp_path: Path) -> None:
+    composed.backup = lambda data, target: target.write_text("copy")  # type: ignore[attr-defined]
+    target = tmp_path / "copy.db"
+    words = ["backup", str(target), "--data", str(tmp_path)]
+    assert lines(dispatch(*words)) == [{"file": str(target), "bytes": 4}]
+    target.write_text("older")
+    result = dispatch(*words)
+    assert (result.exit_code, target.read_text()) == (1, "older")
+    assert "--force" in result.stderr
+    assert dispatch(*words, "--force").exit_code == 0
+    assert target.read_text() == "copy"
+
+
+@pytest.mark.parametrize("words", [["check"], ["backup", "x"]])
+def test_a_data_directory_that_is_not_there_is_named(words: list[str], tmp_path: Path) -> None:
+    result = dispatch(*words, "--data", str(tmp_path / "nowhere"))
+    assert result.exit_code == 1
+    assert result.stderr == f"dispatch: no data directory at {tmp_path / 'nowhere'}\n"
+
+
+def test_serve_hands_flags_over_the_environment_to_the_daemon(
+    composed: types.ModuleType, tmp_path: Path
+) -> None:
+    given_settings: list[object] = []
+
+    async def serve(settings: object) -> int:
+        given_settings.append(settings)
+        return 7
+
+    composed.serve = serve  # type: ignore[attr-defined]
+    environment = {"DISPATCH_PORT": "1", "DISPATCH_HOST": "localhost", "DISPATCH_CONFIG": None}
+    words = ["serve", "--port", "0", "--data", str(tmp_path), "--ready-file", "r"]
+    result = CliRunner(env=environment).invoke(command_line.cli, words)
+    assert result.exit_code == 7
+    expected = load_settings(
+        environment={}, flags={"port": 0, "host": "localhost", "data": tmp_path, "ready_file": "r"}
+    )
+    assert given_settings == [expected]
+
+
+def test_a_token_is_accepted_by_the_configuration_that_comes_with_it(tmp_path: Path) -> None:
+    [made] = lines(dispatch("token", "--user", "ann", "--account", "acme", "--rights", "watch"))
+    secret = made.pop("token")
+    assert len(secret) == 43
+    assert made["sha256"] == hashlib.sha256(secret.encode()).hexdigest()
+    assert lines(dispatch("token"))[0]["token"] != secret
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_token_is_shown_once_with_toml_to_paste(tmp_path: Path) -> None:
+    shown = dispatch("token", "--user", 'a"nn').stdout
+    path = tmp_path / "dispatch.toml"
+    path.write_text(shown[shown.index("[[auth") :])
+    auth = load_settings(config=path, environment={}).auth
+    assert auth is not None
+    assert auth.tokens[0].user == 'a"nn'
+    assert shown.count(auth.tokens[0].sha256) == 1

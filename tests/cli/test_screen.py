@@ -1,0 +1,148 @@
+"""What a person sees of lists and history, and that nothing they see can harm the terminal."""
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dispatch.cli import screen
+from dispatch.cli.usage import visible
+from tests.client.answering import HttpServer
+from tests.client.command import conversation, dispatch, lines
+from tests.client.scripted import (
+    Frame,
+)
+
+pytest_plugins = ("tests.client.fixtures",)
+pytestmark = pytest.mark.timeout(60)
+
+
+def test_list_prints_a_conversation_a_line(http: HttpServer) -> None:
+    http.answers = [(200, {"conversations": [conversation(), conversation(id="c-2")]})]
+    result = dispatch("list", "--search", "x", "--limit", "2", url=http.url)
+    assert [line["id"] for line in lines(result)] == ["c-1", "c-2"]
+    assert http.seen[0][1] == "/conversations?search=x&limit=2"
+
+
+@pytest.mark.usefixtures("terminal")
+def test_list_keeps_ids_whole_on_a_narrow_terminal(
+    http: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    name = "0191f2a0-7c1e-7000-8000-0123456789ab"
+    http.answers = [(200, {"conversations": [conversation(id=name, title="word " * 40)]})]
+    result = dispatch("list", url=http.url)
+    heading, row = result.stdout.splitlines()
+    assert heading.split() == ["conversation", "status", "active", "title"]
+    assert row.startswith(name)
+    assert len(row) == 70
+    assert row.endswith("...")
+
+
+@pytest.mark.usefixtures("terminal")
+def test_an_empty_list_says_how_to_begin(http: HttpServer) -> None:
+    http.answers = [(200, {"conversations": []})]
+    result = dispatch("list", url=http.url)
+    assert result.stdout == ""
+    assert "dispatch send" in result.stderr
+
+
+def test_history_prints_a_chunk_a_line(http: HttpServer) -> None:
+    chunks = [
+        {"seq": 1, "role": "user", "chunk": {"type": "text", "text": "hi"}},
+        {"seq": 2, "role": "assistant", "chunk": {"type": "thinking", "text": "hm"}},
+    ]
+    http.answers = [(200, {"chunks": chunks, "latestSeq": 2})]
+    result = dispatch("history", "c", "--limit", "5", url=http.url)
+    assert lines(result) == chunks
+    assert http.seen[0][1] == "/conversations/c?limit=5"
+
+
+@pytest.mark.usefixtures("terminal")
+def test_history_shows_every_kind_of_chunk(http: HttpServer) -> None:
+    said: list[tuple[str, Frame]] = [
+        ("user", {"type": "text", "text": "look"}),
+        ("user", {"type": "image", "url": "data:image/png;base64," + "A" * 100}),
+        ("system", {"type": "system", "text": "be brief"}),
+        ("assistant", {"type": "thinking", "text": "hm"}),
+        ("assistant", {"type": "tool-call", "toolCallId": "k", "toolName": "ls", "input": {}}),
+        (
+            "tool",
+            {
+                "type": "tool-result",
+                "toolCallId": "k",
+                "toolName": "ls",
+                "content": "no such file\n" * 20,
+                "isError": True,
+            },
+        ),
+        ("assistant", {"type": "text", "text": "it is not there"}),
+        ("assistant", {"type": "error", "message": "too long"}),
+    ]
+    chunks = [{"seq": n, "role": role, "chunk": c} for n, (role, c) in enumerate(said, 1)]
+    http.answers = [(200, {"chunks": chunks, "latestSeq": 8})]
+    shown = dispatch("history", "c", url=http.url).stdout.splitlines()
+    assert shown == [
+        "> look",
+        "[image data:image/png;base64,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA...]",
+        "be brief",
+        "hm",
+        "* ls {}",
+        *["  no such file"] * 12,
+        "  (8 more lines)",
+        "it is not there",
+        "error: too long",
+    ]
+
+
+@pytest.mark.parametrize(("aborted", "shown"), [(True, "stopped"), (False, "nothing was running")])
+def test_stop_says_what_it_did(
+    http: HttpServer, monkeypatch: pytest.MonkeyPatch, aborted: bool, shown: str
+) -> None:
+    reply = {"conversationId": "c", "abortedTurn": aborted}
+    http.answers = [(200, reply), (200, reply)]
+    assert lines(dispatch("stop", "c", url=http.url)) == [reply]
+    monkeypatch.setattr(screen, "is_text", lambda as_json: not as_json)
+    assert dispatch("stop", "c", url=http.url).stdout == f"{shown}\n"
+
+
+def test_agents_are_listed_as_model_takes_them(
+    http: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reply = {"models": ["echo", "claude/opus", "claude/haiku"]}
+    http.answers = [(200, reply), (200, reply)]
+    assert lines(dispatch("agents", url=http.url))[1] == {"model": "claude/opus"}
+    monkeypatch.setattr(screen, "is_text", lambda as_json: not as_json)
+    rows = [row.split() for row in dispatch("agents", url=http.url).stdout.splitlines()]
+    assert rows == [["agent", "models"], ["echo", "-"], ["claude", "opus,", "haiku"]]
+
+
+@given(st.text())
+def test_visible_text_holds_no_control_character_but_newline_and_tab(words: str) -> None:
+    shown = visible(words)
+    assert not [c for c in shown if (ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) <= 159]
+    assert visible(shown) == shown
+
+
+@given(st.text())
+def test_a_json_line_is_one_line_for_every_reader_and_loses_nothing(words: str) -> None:
+    line = screen.json_line({"text": words}).decode()
+    assert len(line.splitlines()) == 1
+    assert msgspec.json.decode(line) == {"text": words}
+
+
+@pytest.mark.parametrize(
+    ("passed", "shown"),
+    [
+        (timedelta(seconds=-5), "just now"),
+        (timedelta(seconds=59), "just now"),
+        (timedelta(minutes=3), "3 min ago"),
+        (timedelta(hours=5, minutes=59), "5 h ago"),
+        (timedelta(days=40), "40 d ago"),
+    ],
+)
+def test_a_moment_of_the_past_is_one_short_word(passed: timedelta, shown: str) -> None:
+    now = datetime(2026, 1, 31, tzinfo=UTC)
+    assert screen.ago((now - passed).timestamp() * 1000, now) == shown
