@@ -14,7 +14,7 @@ import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -48,6 +48,7 @@ from dispatch.server.connections import Connections
 from dispatch.server.gate import Doorkeeper, Gate
 from dispatch.server.http import build_app, is_public
 from dispatch.server.listener import Handshake, Listener
+from dispatch.server.tickets import session_key
 from dispatch.settings import AgentSettings, Settings
 from dispatch.storage.memory import MemoryStore
 from dispatch.storage.port import Opened, Store
@@ -250,20 +251,9 @@ def _build_store(settings: Settings) -> Store:
 def _authenticator(settings: Settings) -> Authenticator | None:
     if settings.auth is None:
         return None
-    return Authenticator(settings.auth, settings.limits, _session_key(settings.data))
-
-
-def _session_key(data: Path) -> bytes:
-    """The key that signs sessions, made once: a restart does not sign anybody out."""
-    path = data / "session.key"
-    with suppress(FileNotFoundError):
-        return path.read_bytes()
-    key = secrets.token_bytes(32)
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key)
-    return key
+    # Made once: a restart does not sign anybody out.
+    key = session_key(settings.data / "session.key", secrets.token_bytes)
+    return Authenticator(settings.auth, settings.limits, key)
 
 
 def _figures(

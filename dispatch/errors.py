@@ -193,6 +193,7 @@ class CloseCode(IntEnum):
     NORMAL = 1000
     GOING_AWAY = 1001
     PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
     INVALID_DATA = 1007
     TOO_BIG = 1009
     INTERNAL = 1011
@@ -210,6 +211,7 @@ CLOSE_REASONS: dict[CloseCode, str] = {
     CloseCode.NORMAL: "closed by either side in good order",
     CloseCode.GOING_AWAY: "the daemon goes away; reconnect and resume",
     CloseCode.PROTOCOL_ERROR: "bytes that are not WebSocket",
+    CloseCode.UNSUPPORTED_DATA: "a binary message; only text is understood",
     CloseCode.INVALID_DATA: "a text frame that is not UTF-8",
     CloseCode.TOO_BIG: "a frame over `frame_bytes_max`",
     CloseCode.INTERNAL: "the daemon failed while serving this connection; reconnect and resume",

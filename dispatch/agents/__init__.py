@@ -1,7 +1,7 @@
 """What produces turns: the agent's port and its adapters.
 
-`port` says what an agent does; `echo` is the demo, `command` any program (`process` runs it, `lines`
-reads it, `ledger` finds what outlived a daemon), `python` an async
-generator; one contract suite (`tests/contract/agent.py`) holds all of them to the port.
+`port` says what an agent does; `echo` is the demo, `python` an async generator, `command` any
+program (`process` runs it, `lines` reads it, `ledger` finds what outlived a daemon). One contract
+suite (`tests/contract/agent.py`) holds all of them to the port.
 Invariant: an agent knows one turn at a time and nothing of connections, storage or order.
 """

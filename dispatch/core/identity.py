@@ -11,7 +11,7 @@ from typing import Final, NewType
 
 import msgspec
 
-from dispatch.errors import PeerError
+from dispatch.errors import Forbidden, PeerError
 
 AccountId = NewType("AccountId", str)
 UserId = NewType("UserId", str)
@@ -38,6 +38,12 @@ class Principal(msgspec.Struct, frozen=True):
 
 LOCAL: Final = Principal(AccountId("local"), UserId("local"))
 """The one principal of a daemon without `[auth]`."""
+
+
+def require(principal: Principal, right: str) -> None:
+    """Raise `Forbidden` unless the principal has the right (`admin` has all of them)."""
+    if right not in principal.rights and ADMIN not in principal.rights:
+        raise Forbidden(f"the right to {right} is missing")
 
 
 class Position(msgspec.Struct, frozen=True):

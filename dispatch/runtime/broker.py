@@ -19,8 +19,8 @@ import structlog
 
 from dispatch.core.commands import Accepted, Send
 from dispatch.core.events import ErrorEvent, Response
-from dispatch.core.identity import ADMIN, SEND, ConversationId, Principal, TurnId
-from dispatch.errors import Conflict, Forbidden
+from dispatch.core.identity import SEND, ConversationId, Principal, TurnId, require
+from dispatch.errors import Conflict
 from dispatch.runtime import intake
 from dispatch.runtime.accounts import Accounts
 from dispatch.runtime.admission import Admission, CurrentTurn, body_digest, decode_accepted
@@ -37,12 +37,6 @@ log = structlog.get_logger()
 _LAST_COMMITS_SECONDS: Final = 10.0
 
 INTERRUPTED: Final = ErrorEvent("the turn was interrupted: the daemon ended", "interrupted")
-
-
-def require(principal: Principal, right: str) -> None:
-    """Raise `Forbidden` unless the principal has the right (`admin` has all of them)."""
-    if right not in principal.rights and ADMIN not in principal.rights:
-        raise Forbidden(f"the right to {right} is missing")
 
 
 class Broker:

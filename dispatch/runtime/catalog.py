@@ -11,11 +11,10 @@ from typing import Final
 import msgspec
 
 from dispatch.core.commands import TurnBody
-from dispatch.core.identity import SEND, WATCH, ConversationId, Principal, TurnId
+from dispatch.core.identity import SEND, WATCH, ConversationId, Principal, TurnId, require
 from dispatch.core.notices import DeletedNotice, Opened, ReadNotice, TitleNotice
-from dispatch.errors import NotFound, PeerError
+from dispatch.errors import DispatchError, NotFound, PeerError
 from dispatch.runtime import intake
-from dispatch.runtime.broker import require
 from dispatch.runtime.conversations import Conversations
 from dispatch.runtime.directories import allowed_directory
 from dispatch.runtime.feed import Follower
@@ -213,7 +212,13 @@ class Catalog:
                 live.end(None, "aborted")
                 await current.sealed.wait()
             key = live.record.key
-            await live.commit(lambda batch, _: batch.deletions.append(key))
+            try:
+                await live.commit(lambda batch, _: batch.deletions.append(key))
+            except DispatchError:
+                # It is still there: what waits in it goes on.
+                live.is_deleting = False
+                intake.advance(live)
+                raise
             self._services.feeds.notify(
                 DeletedNotice(
                     account=principal.account, conversation=conversation, user=live.only_user

@@ -347,6 +347,8 @@ class Live:
         metrics = _ENCODER.encode(metrics_of(running))
         count, now_ms = current.fold.chunk_count, self.services.clock.now_ms()
 
+        written: dict[str, ConversationStatus] = {}
+
         def write(batch: Batch, offset: int) -> None:
             first_seq = self.record.last_seq + 1
             batch.seals.append(
@@ -357,7 +359,7 @@ class Live:
             row.active_at_ms = now_ms
             if row.status != "closed":
                 waits = self.state.queue or self.state.steers
-                row.status = "active" if waits else "idle"
+                row.status = written["status"] = "active" if waits else "idle"
             batch.conversations.append(row)
 
         def durable(offset: int) -> None:
@@ -365,6 +367,9 @@ class Live:
             self.record.last_offset = offset
             self.record.active_at_ms = now_ms
             self._sealed(current)
+            if self.state.status == "idle" and written.get("status") == "active":
+                # What waited was cancelled while this was written.
+                self.outbox.change(PendingChange(self.write_row))
 
         self.outbox.change(PendingChange(write, durable))
 

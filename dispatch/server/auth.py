@@ -26,7 +26,6 @@ from dispatch.server.credential import (
     KeyWanted,
     Stale,
     digest,
-    require,
 )
 from dispatch.server.tickets import Issued, Sessions, Tickets, session_key
 from dispatch.settings import AuthSettings, Limits
@@ -38,7 +37,6 @@ __all__ = [
     "Credential",
     "Issued",
     "KeyWanted",
-    "require",
     "session_key",
 ]
 

@@ -16,10 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dispatch.core.identity import WATCH, ConversationId, Principal, parse_conversation_id
+from dispatch.core.identity import WATCH, ConversationId, Principal, parse_conversation_id, require
 from dispatch.errors import PeerError, Unauthorized
 from dispatch.protocol.codec import Object
-from dispatch.runtime.broker import require
 from dispatch.runtime.services import Services
 from dispatch.server import bodies
 from dispatch.server.auth import Authenticator, Credential

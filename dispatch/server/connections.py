@@ -199,7 +199,10 @@ class Connections:
             return
         unanswered = websocket.unanswered_since
         if unanswered is not None:
-            if now - unanswered >= self.limits.heartbeat_answer_seconds:
+            # Behind bytes that still wait, an answer takes as long as they do.
+            limits, waits = self.limits, websocket.bytes_waiting > 0
+            patience = limits.stall_seconds_max if waits else limits.heartbeat_answer_seconds
+            if now - unanswered >= patience:
                 connection.close(CloseCode.PING_TIMEOUT)
         elif now - websocket.last_pong >= self.limits.heartbeat_seconds:
             websocket.ping(now)

@@ -13,7 +13,6 @@ from typing import Final
 import msgspec
 
 from dispatch.core.identity import LOCAL, Principal
-from dispatch.errors import Forbidden
 
 
 class Credential(msgspec.Struct, frozen=True):
@@ -41,9 +40,3 @@ class KeyWanted(Exception):
 def digest(text: str) -> str:
     """The SHA-256 of a token, in hex, as `[auth]` stores static ones."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def require(principal: Principal, right: str) -> None:
-    """Raise `Forbidden` unless the principal has the right."""
-    if right not in principal.rights:
-        raise Forbidden(f'this needs the right "{right}"')

@@ -75,8 +75,8 @@ def build_app(
             DispatchError: _refused,
             HTTPException: _no_route,
             ClientDisconnect: _left,
-            # Under `Exception` Starlette would answer, raise it again, and uvicorn would log it a
-            # second time. What fails behind the head of a response is left to uvicorn, which cuts.
+            # Starlette answers with this and raises again: uvicorn logs it, and cuts a response
+            # whose head was sent.
             Exception: _failed,
         },
     )
@@ -111,7 +111,9 @@ def _is_plain(raw_path: bytes, path: str) -> bool:
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, DispatchError)
     if isinstance(error, Fault):
-        log.error("http.fault", code=error.code, route=_route(request), exc_info=error)
+        # The route's pattern and not the path: a path holds what the client wrote.
+        route = getattr(request.scope.get("route"), "path", "")
+        log.error("http.fault", code=error.code, route=route, exc_info=error)
     return refused(refusal(error))
 
 
@@ -129,10 +131,4 @@ async def _left(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    log.error("http.failed", method=request.method, route=_route(request), exc_info=error)
     return refused(answer(500, Fault.code, Fault.code))
-
-
-def _route(request: Request) -> str:
-    """The route's pattern, never the path: a path holds what the client wrote."""
-    return getattr(request.scope.get("route"), "path", "")

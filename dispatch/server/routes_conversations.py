@@ -21,6 +21,7 @@ from dispatch.core.identity import Principal, TurnId, parse_conversation_id
 from dispatch.errors import PeerError
 from dispatch.protocol.chat.requests import EFFORTS, LABEL_CHARACTERS_MAX
 from dispatch.runtime.catalog import check_title
+from dispatch.runtime.live import Details
 from dispatch.server import routes_history
 from dispatch.server.bodies import check_strings, number_field, text_field
 from dispatch.server.call import Call, Endpoint, Site, route
@@ -203,20 +204,19 @@ def _setting(field: str) -> Endpoint:
     """The route that reads one of the details, which is called `field` on the wire."""
 
     async def get(call: Call) -> Response:
-        return await _told_setting(call, field)
+        details = await call.site.hub.catalog.details(call.principal, call.conversation)
+        return _told_setting(call, field, details)
 
     return get
 
 
-async def _told_setting(call: Call, field: str) -> Response:
-    conversation = call.conversation
-    details = await call.site.hub.catalog.details(call.principal, conversation)
+def _told_setting(call: Call, field: str, details: Details) -> Response:
     values = {
         "model": details.model,
         "reasoningEffort": details.reasoning_effort,
         "cwd": details.cwd,
     }
-    return Json({"conversationId": conversation, field: values[field]})
+    return Json({"conversationId": call.conversation, field: values[field]})
 
 
 async def _set_model(call: Call) -> Response:
@@ -238,8 +238,11 @@ async def _set_cwd(call: Call) -> Response:
 
 
 async def _keep_setting(call: Call, field: str, body: TurnBody) -> Response:
-    await call.site.hub.catalog.set_details(call.principal, call.conversation, body)
-    return await _told_setting(call, field)
+    principal, conversation = call.principal, call.conversation
+    await call.site.hub.catalog.set_details(principal, conversation, body)
+    # What was kept, told to who may write it even if not read it: a `cwd` was resolved.
+    async with call.site.hub.conversations.using(principal, conversation) as live:
+        return _told_setting(call, field, live.details)
 
 
 async def _clear_cwd(call: Call) -> Response:

@@ -33,7 +33,7 @@ def error_line(conversation: ConversationId, turn: TurnId, message: str, code: s
 
 
 class TurnStream:
-    """See the module; a `live.Subscriber` and a `live.SealWatcher` while it runs."""
+    """See the module; a `live.SealWatcher` while it runs."""
 
     def __init__(
         self, site: Site, principal: Principal, told: Accepted, beside: TurnId | None
@@ -74,11 +74,7 @@ class TurnStream:
                             yield error_line(live.record.id, self._turn, *ending)
                         return
 
-    # -- live.Subscriber, live.SealWatcher, and the queue's watcher ----------------------------
-
-    def deleted(self, live: Live) -> None:
-        """See `runtime.live.Subscriber`."""
-        self._changed.set()
+    # -- live.SealWatcher, and the queue's watcher ---------------------------------------------
 
     def sealed(self, live: Live, turn: TurnId) -> None:
         """See `runtime.live.SealWatcher`."""
@@ -89,13 +85,11 @@ class TurnStream:
 
     @contextmanager
     def _watching(self, live: Live) -> Iterator[None]:
-        live.subscribers[self] = None
         live.seal_watchers[self] = None
         live.queue_watchers[self._queue_changed] = None
         try:
             yield
         finally:
-            live.subscribers.pop(self, None)
             live.seal_watchers.pop(self, None)
             live.queue_watchers.pop(self._queue_changed, None)
 
@@ -123,7 +117,10 @@ class TurnStream:
         return any(waiting.turn == self._turn for waiting in live.state.queue)
 
     async def _until_changed(self, live: Live) -> None:
-        """Wait for a word about the queue; what other turns say meanwhile is passed over."""
+        """Wait for a word about the queue; what other turns say meanwhile is passed over.
+
+        Draining and deleting seal the turn ahead, and so are noticed as well.
+        """
         self._changed.clear()
         await self._changed.wait()
         current = live.current

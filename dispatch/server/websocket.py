@@ -21,9 +21,6 @@ from dispatch.errors import CLOSE_REASONS, CloseCode
 from dispatch.server.head import Head
 from dispatch.server.sockets import Parser, Sockets, at_rest, end, untie
 
-# Binary messages (RFC 6455, 7.4.1); the private codes of `errors` begin at 4000.
-_UNSUPPORTED_DATA: Final = 1003
-
 # The parser sees a chunk of the network in slices of this size: a quarter of a megabyte of
 # six-byte frames would otherwise be parsed whole before the rate limit is asked once.
 _SLICE_BYTES: Final = 4096
@@ -279,7 +276,9 @@ class WebSocket(asyncio.Protocol):
                 case Opcode.CONT:
                     self._continue(parser, frame)
                 case Opcode.BINARY:
-                    self._fail(parser, _UNSUPPORTED_DATA, "only text messages are understood")
+                    self._fail(
+                        parser, CloseCode.UNSUPPORTED_DATA, "only text messages are understood"
+                    )
                 case Opcode.PONG:
                     self.last_pong = now
                 case _:
@@ -344,7 +343,8 @@ class WebSocket(asyncio.Protocol):
     def _finish(self, parser: Parser) -> None:
         transport = self._transport
         self._state = max(self._state, _CLOSING)
-        self._leave()
+        # Later: this may be the owner's own `close`, in the middle of a message.
+        self._sockets.loop.call_soon(self._leave)
         # The last bytes may wait for a peer that does not read them.
         self._sockets.closing.add(self)
         if parser.parser_exc is None and parser.close_rcvd is not None:

@@ -11,11 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dispatch.core.commands import Accepted, Subscribe
-from dispatch.core.identity import WATCH, ConversationId
+from dispatch.core.identity import WATCH, ConversationId, require
 from dispatch.errors import DispatchError
 from dispatch.protocol.chat import requests as wish
 from dispatch.protocol.chat.frames import QUEUE_SURFACE, chunks_frame
-from dispatch.runtime.broker import require
 from dispatch.runtime.live import Live
 from dispatch.server.watch import Watch
 

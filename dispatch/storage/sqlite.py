@@ -126,11 +126,13 @@ class SqliteStore:
         database = self._directory.database
         if self._directory.has_log():
             async with self._borrowed("immutable") as connection:
-                if await connection.run(sqlite_schema.is_untouched_backup):
-                    # The log of the database that the backup was put over: its pages would be
-                    # read as the backup's.
-                    await to_thread.run_sync(self._directory.set_log_aside)
+                is_untouched_backup = await connection.run(sqlite_schema.is_untouched_backup)
+            if is_untouched_backup:
+                # The log of the database that the backup was put over: its pages would be read
+                # as the backup's.
+                await to_thread.run_sync(self._directory.set_log_aside)
         async with self._borrowed("ro") as connection:
+            await connection.run(configure_reader)
             await connection.run(
                 partial(sqlite_schema.inspect, database=database, scripts=self._scripts)
             )
@@ -139,7 +141,6 @@ class SqliteStore:
     async def _borrowed(self, access: Literal["ro", "immutable"]) -> AsyncIterator[Connection]:
         connection = await Connection.open(self._directory.database, access, self._busy_seconds)
         try:
-            await connection.run(configure_reader)
             yield connection
         finally:
             await connection.close()
@@ -204,6 +205,7 @@ class SqliteStore:
             raise StorageFailed(f"{self._directory.path} is not open")
         await to_thread.run_sync(self._directory.check_outside, target)
         async with self._borrowed("ro") as connection:
+            await connection.run(configure_reader)
             await connection.run(partial(sqlite_schema.copy, target=target))
 
     async def _write(self, work: Callable[[sqlite3.Connection], Result]) -> Result:

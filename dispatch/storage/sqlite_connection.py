@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -81,13 +80,17 @@ class Connection:
         """
         if self.failed:
             raise StorageFailed(f"{self.path}: an earlier write failed and left its state unknown")
+        connection = self._link._conn
+
+        def execute() -> Result:
+            # A plain function, because aiosqlite logs what it executes, with all its arguments.
+            return work(connection)
+
         self.pending += 1
         try:
             # The public API of aiosqlite costs a hop to the thread and back for each statement,
             # some 100 µs; a batch is thirty statements. This is the one place that goes past it.
-            return await self._link._execute(  # type: ignore[no-untyped-call,no-any-return]
-                partial(work, self._link._conn)
-            )
+            return await self._link._execute(execute)  # type: ignore[no-untyped-call,no-any-return]
         except sqlite3.Error as error:
             translated = translate(error, self.path)
             if self._writes and isinstance(translated, StorageFailed):
@@ -169,14 +172,13 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 @contextlib.contextmanager
 def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
     """Several reads of one state: that of the outermost of these blocks."""
-    if connection.in_transaction:
-        yield
-        return
-    connection.execute("BEGIN")
+    is_outermost = not connection.in_transaction
+    if is_outermost:
+        connection.execute("BEGIN")
     try:
         yield
     finally:
-        if connection.in_transaction:
+        if is_outermost and connection.in_transaction:
             connection.execute("COMMIT")
 
 
@@ -193,7 +195,7 @@ def translate(error: sqlite3.Error, path: Path) -> DispatchError:
             return StorageLocked(f"{path}: another process holds the database's lock")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return StorageCorrupt(
-                f"{path}: {error}. Nothing was changed. Stop the daemon, keep a copy of the whole "
+                f"{path}: {error}. It is left as it is. Stop the daemon, keep a copy of the whole "
                 f"directory, and restore the last backup over {path.name}"
             )
         case sqlite3.SQLITE_CONSTRAINT:

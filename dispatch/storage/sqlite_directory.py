@@ -63,7 +63,9 @@ class DataDirectory:
         Raises `StorageBusy` at once if another daemon has it, `StorageFailed`, `StorageFull`.
         """
         with refusals(self.path):
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self.path.is_dir():
+                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                sync_directory(self.path.parent)
             lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 last = self._hold(lock)

@@ -76,7 +76,7 @@ def inspect(connection: sqlite3.Connection, database: Path, scripts: Sequence[Mi
     found = [text for (text,) in connection.execute("PRAGMA quick_check(5)")]
     if found != ["ok"]:
         raise StorageCorrupt(
-            f"{database} is damaged: {'; '.join(found)}. Nothing was changed. Keep a copy of the "
+            f"{database} is damaged: {'; '.join(found)}. It is left as it is. Keep a copy of the "
             "whole directory, and restore the last backup"
         )
 

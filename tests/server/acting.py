@@ -7,7 +7,7 @@ it go on by name, so that nothing here depends on time.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ from dispatch.core.events import (
     Usage,
 )
 from dispatch.core.identity import LOCAL, ConversationId
+from dispatch.runtime.clock import Clock
 from dispatch.runtime.live import Live
 from dispatch.settings import AgentSettings, AuthSettings, Limits, Settings, StorageSettings
 from dispatch.storage.port import Store
@@ -46,6 +47,7 @@ class Actor:
     def __init__(self, name: str, *, models: tuple[str, ...] = (), steer: bool = False) -> None:
         self.info = AgentInfo(name=name, kind="actor", models=models, steer=steer)
         self.cwd_roots: tuple[Path, ...] = ()
+        self.on_cancelled: Callable[[], object] = lambda: None
         self._gates: dict[str, anyio.Event] = {}
 
     def release(self, message: str) -> None:
@@ -60,7 +62,11 @@ class Actor:
         match message.split()[0]:
             case "hold" | "deaf":
                 await emit(TextDelta("so far; "))
-                await self._gate(message).wait()
+                try:
+                    await self._gate(message).wait()
+                except anyio.get_cancelled_exc_class():
+                    self.on_cancelled()
+                    raise
                 await emit(TextDelta("released"))
             case "work":
                 await _work(emit)
@@ -100,11 +106,12 @@ async def _work(emit: Emit) -> None:
 
 
 class Stage(NamedTuple):
-    """A running daemon, a client of it, and its default agent."""
+    """A running daemon, a client of it, its default agent and the other one."""
 
     daemon: Daemon
     http: httpx.AsyncClient
     actor: Actor
+    plain: Actor
 
     def live(self, conversation: str) -> Live:
         """What the daemon holds of a conversation."""
@@ -178,15 +185,18 @@ def settings(
 
 
 @asynccontextmanager
-async def staged(chosen: Settings, store: Store | None = None) -> AsyncIterator[Stage]:
+async def staged(
+    chosen: Settings, store: Store | None = None, clock: Clock | None = None
+) -> AsyncIterator[Stage]:
     """A whole daemon with an actor, and a client."""
     actor = Actor("actor", models=("quick", "slow"), steer=True)
-    agents: dict[str, Agent] = {"plain": Actor("plain"), "actor": actor}
+    plain = Actor("plain")
+    agents: dict[str, Agent] = {"plain": plain, "actor": actor}
     async with (
-        running(chosen, store=store, agents=agents) as daemon,
+        running(chosen, store=store, agents=agents, clock=clock) as daemon,
         httpx.AsyncClient(base_url=daemon.url, timeout=GUARD_SECONDS, trust_env=False) as http,
     ):
-        yield Stage(daemon, http, actor)
+        yield Stage(daemon, http, actor, plain)
 
 
 def lines(text: str) -> list[dict[str, Any]]:

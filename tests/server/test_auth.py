@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from dispatch.core.identity import ADMIN, SEND, WATCH, AccountId, Principal, UserId
-from dispatch.errors import ConfigError, Forbidden, RateLimited, TooMany, Unauthorized, Unavailable
+from dispatch.errors import ConfigError, RateLimited, TooMany, Unauthorized, Unavailable
 from dispatch.server import auth, claims
 from dispatch.server.attempts import ADDRESSES_MAX, FORGET_SECONDS, WAIT_SECONDS_MAX, Attempts
-from dispatch.server.auth import ANYONE, Authenticator, Credential, require, session_key
+from dispatch.server.auth import ANYONE, Authenticator, Credential, session_key
 from dispatch.server.claims import JWKS_RETRY_SECONDS, JWKS_SECONDS, JWKS_STALE_SECONDS, Claims
 from dispatch.server.credential import KeyWanted, digest
 from dispatch.server.tickets import SECRET_BYTES, TICKETS_OF_USER_MAX
@@ -82,13 +82,6 @@ def authenticator(
 
 
 # ---------------------------------------------------------------- rights
-
-
-def test_a_right_is_required_by_name() -> None:
-    watcher = Principal(AccountId("a"), UserId("u"), frozenset({WATCH}))
-    require(watcher, WATCH)
-    with pytest.raises(Forbidden, match="send"):
-        require(watcher, SEND)
 
 
 # ---------------------------------------------------------------- static tokens

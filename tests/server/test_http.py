@@ -13,7 +13,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from dispatch.errors import StorageLocked
+from dispatch.errors import StorageFailed, StorageLocked
 from dispatch.server.http import build_app, is_public
 from dispatch.settings import AuthSettings, AuthToken, Limits
 from tests.server.acting import GUARD_SECONDS, Stage, settings, staged
@@ -319,12 +319,30 @@ async def test_a_defect_is_500_and_logged_once_without_what_was_sent(
     with capture_logs() as logs:
         reply = await stage.http.get("/conversations/private-name/metrics?private=query")
     assert (reply.status_code, reply.json()) == (500, {"error": "internal", "code": "internal"})
+    assert logs == []
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
+    assert "private" not in caplog.text
+
+
+async def test_a_fault_is_logged_with_its_route_and_not_its_path(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> None:
+        raise StorageFailed("the disk does not answer")
+
+    await stage.say("private-name", "private-text")
+    monkeypatch.setattr(stage.daemon.services.store, "metrics", broken)
+    with capture_logs() as logs:
+        reply = await stage.http.get("/conversations/private-name/metrics")
+    assert (reply.status_code, reply.json()["code"]) == (500, "storage_failed")
     (entry,) = logs
-    assert isinstance(entry.pop("exc_info"), ZeroDivisionError)
+    assert isinstance(entry.pop("exc_info"), StorageFailed)
     assert entry == {
-        "event": "http.failed",
+        "event": "http.fault",
         "log_level": "error",
-        "method": "GET",
+        "code": "storage_failed",
         "route": "/conversations/{id}/metrics",
     }
     assert caplog.records == []

@@ -14,6 +14,7 @@ from dispatch.core.identity import LOCAL, ConversationId
 from dispatch.runtime.retention import prune_events
 from dispatch.settings import Limits, RetentionSettings
 from dispatch.storage.memory import MemoryStore
+from dispatch.storage.port import Batch
 from tests.server.acting import (
     GUARD_SECONDS,
     Stage,
@@ -37,10 +38,15 @@ async def until_let_go(stage: Stage, conversation: str) -> None:
         while True:
             live = stage.daemon.conversations.peek(LOCAL, ConversationId(conversation))
             if live is None or live.users == 0:
-                assert live is None or not (
-                    live.subscribers or live.seal_watchers or live.queue_watchers
-                )
+                assert live is None or not (live.seal_watchers or live.queue_watchers)
                 return
+            await anyio.lowlevel.checkpoint()
+
+
+async def until_idle(stage: Stage, conversation: str) -> None:
+    """Return once no turn runs and none waits."""
+    with anyio.fail_after(GUARD_SECONDS):
+        while stage.live(conversation).state.is_busy:
             await anyio.lowlevel.checkpoint()
 
 
@@ -52,6 +58,16 @@ async def queued(stage: Stage, conversation: str, count: int = 1) -> list[dict[s
     reply = await stage.http.delete(f"/conversations/{conversation}/queue/none")
     waiting: list[dict[str, Any]] = reply.json()["queue"]
     return waiting
+
+
+async def pruned(stage: Stage) -> None:
+    """Forget the events of the sealed turns of `c`, in the ring and in the journal."""
+    clock = stage.daemon.services.clock
+    sealed_ms = clock.now_ms()
+    while clock.now_ms() == sealed_ms:
+        pass
+    stage.live("c").feed.ring.clear()
+    assert await prune_events(stage.daemon.services, RetentionSettings(events_seconds=0)) > 0
 
 
 async def into(found: list[list[dict[str, Any]]], stage: Stage, body: dict[str, Any]) -> None:
@@ -242,7 +258,7 @@ async def test_a_client_that_leaves_does_not_stop_the_turn(stage: Stage) -> None
     async with stage.held("c"):
         pass
     with anyio.fail_after(GUARD_SECONDS):
-        while stage.live("c").subscribers:
+        while stage.live("c").seal_watchers:
             await anyio.lowlevel.checkpoint()
         assert stage.live("c").current is not None
         stage.actor.release("hold")
@@ -338,12 +354,7 @@ async def test_the_same_id_with_other_words_is_409(stage: Stage) -> None:
 
 async def test_a_repeat_after_pruning_says_that_only_the_history_is_left(stage: Stage) -> None:
     await stage.say("c", "once", clientMessageId="m-1")
-    clock = stage.daemon.services.clock
-    sealed_ms = clock.now_ms()
-    while clock.now_ms() == sealed_ms:
-        pass
-    stage.live("c").feed.ring.clear()
-    assert await prune_events(stage.daemon.services, RetentionSettings(events_seconds=0)) > 0
+    await pruned(stage)
     (event,) = await stage.say("c", "once", clientMessageId="m-1")
     assert (event["type"], event["code"]) == ("error", "pruned")
 
@@ -365,6 +376,27 @@ async def test_a_repeat_after_a_restart_is_read_from_the_journal(tmp_path: Path)
         first = await stage.say("c", "once", clientMessageId="m-1")
     async with staged(settings(tmp_path), store) as stage:
         assert await stage.say("c", "once", clientMessageId="m-1") == first
+
+
+async def test_a_repeat_of_a_queued_message_waits_past_what_was_pruned(stage: Stage) -> None:
+    found: list[list[dict[str, Any]]] = []
+    later = {"text": "later", "clientMessageId": "m-1"}
+    with anyio.fail_after(GUARD_SECONDS):
+        async with stage.held("c") as ended:
+            await stage.http.post("/conversations/c/queue", json=later)
+            async with stage.held("c", "hold on", onBusy="interrupt") as reading:
+                await ended.rest()
+                await pruned(stage)
+                async with anyio.create_task_group() as tasks:
+                    body = {"conversationId": "c", "message": "later", "clientMessageId": "m-1"}
+                    tasks.start_soon(into, found, stage, body)
+                    while len(stage.live("c").queue_watchers) < 2:
+                        await anyio.lowlevel.checkpoint()
+                    stage.actor.release("hold on")
+                    await reading.rest()
+    (events,) = found
+    assert types(events) == ["user-message", "turn-start", "text-delta", "done", "turn-sealed"]
+    assert events[0]["text"] == "later"
 
 
 # -- on a busy conversation
@@ -454,6 +486,7 @@ async def test_a_client_that_leaves_while_it_waits_does_not_cancel_its_message(
             await queued(stage, "c")
         assert len(await queued(stage, "c")) == 1
         stage.actor.release("hold")
+    await until_idle(stage, "c")
     await until_let_go(stage, "c")
     assert texts(await stage.chunks("c"))[2:] == ["later", "later"]
 
@@ -489,6 +522,21 @@ async def test_a_steer_that_was_not_taken_is_streamed_as_its_own_turn(stage: Sta
     assert events[-1] == own[-1]
 
 
+async def test_a_repeat_of_a_steer_joins_the_turn_it_waits_for(stage: Stage) -> None:
+    body = {"conversationId": "c", "message": "hear", "onBusy": "steer", "clientMessageId": "m-1"}
+    found: list[list[dict[str, Any]]] = []
+    with anyio.fail_after(GUARD_SECONDS):
+        async with stage.held("c", "deaf"), anyio.create_task_group() as tasks:
+            for count in (2, 3):
+                tasks.start_soon(into, found, stage, body)
+                while len(stage.live("c").seal_watchers) < count:
+                    await anyio.lowlevel.checkpoint()
+            stage.actor.release("deaf")
+    first, second = found
+    assert first == second
+    assert types(first).count("turn-sealed") == 2
+
+
 async def test_an_interrupt_ends_the_running_turn_and_goes_ahead_of_the_queue(
     stage: Stage,
 ) -> None:
@@ -499,8 +547,7 @@ async def test_an_interrupt_ends_the_running_turn_and_goes_ahead_of_the_queue(
     assert ended[-2]["reason"] == "aborted"
     assert events[0]["text"] == "urgent"
     assert types(events)[-1] == "turn-sealed"
-    assert (await stage.http.get("/conversations/c/last")).status_code == 200
-    await until_let_go(stage, "c")
+    await until_idle(stage, "c")
     said = [text for text in texts(await stage.chunks("c")) if text != "so far; "]
     assert said == ["hold", "urgent", "urgent", "patient", "patient"]
 
@@ -538,10 +585,7 @@ async def test_the_queue_is_in_order_and_can_be_cancelled_from(stage: Stage) -> 
         assert (reply["cancelled"], len(reply["queue"])) == (False, 2)
         stage.actor.release("hold")
         await reading.rest()
-    await until_let_go(stage, "c")
-    with anyio.fail_after(GUARD_SECONDS):
-        while stage.live("c").state.is_busy:
-            await anyio.lowlevel.checkpoint()
+    await until_idle(stage, "c")
     assert texts(await stage.chunks("c"))[2:] == ["a", "a", "c", "c"]
 
 
@@ -627,3 +671,38 @@ async def test_an_answer_has_the_shape_of_an_answer(stage: Stage) -> None:
     for bad in ({"approved": "yes"}, {"action": "maybe"}, {"answers": []}, {"optionId": 7}):
         reply = await stage.http.post("/conversations/c/requests/r-1", json=bad)
         assert (reply.status_code, reply.json()["code"]) == (400, "invalid")
+
+
+# -- the end of a daemon
+
+
+class Gated(MemoryStore):
+    """The start of a queued turn waits at the gate, and a little longer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = anyio.Event()
+
+    async def commit(self, batch: Batch) -> None:
+        if any(change.to_state == "running" for change in batch.changes):
+            await self.gate.wait()
+            for _ in range(50):
+                await anyio.lowlevel.checkpoint()
+        await super().commit(batch)
+
+
+async def test_a_queued_turn_that_begins_while_the_daemon_ends_is_sealed_by_the_next(
+    tmp_path: Path,
+) -> None:
+    store = Gated()
+    async with staged(settings(tmp_path), store) as stage, stage.held("c", model="plain") as first:
+        await stage.http.post("/conversations/c/queue", json={"text": "next"})
+        async with stage.held("d"):
+            stage.plain.release("hold")
+            await first.rest()
+            # Its agent is cancelled when the daemon ends, and with it every other.
+            stage.actor.on_cancelled = store.gate.set
+    async with staged(settings(tmp_path), store) as stage:
+        chunks = [chunk["chunk"] for chunk in (await stage.chunks("c"))["chunks"]]
+    assert [chunk.get("text") for chunk in chunks[:-1]] == ["hold", "so far; released", "next"]
+    assert chunks[-1]["code"] == "interrupted"

@@ -6,12 +6,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from dispatch.core.identity import LOCAL
 from dispatch.core.notices import Opened, TitleNotice
+from dispatch.errors import StorageFull
+from dispatch.runtime.clock import SystemClock
 from dispatch.settings import Limits
-from tests.server.acting import Stage, settings, staged, texts, types
+from dispatch.storage.memory import MemoryStore
+from dispatch.storage.port import Batch
+from tests.server.acting import GUARD_SECONDS, Stage, settings, staged, texts, types
 
 
 @pytest.fixture
@@ -95,6 +101,26 @@ async def test_the_list_is_paged_with_a_limit_and_whole_without(tmp_path: Path) 
         assert len(await ids(stage, "?limit=4")) == 2
 
 
+class Stopped(SystemClock):
+    """It is always the same millisecond."""
+
+    def now_ms(self) -> int:
+        return 1_700_000_000_000
+
+
+async def test_no_page_of_the_list_splits_what_was_active_in_one_millisecond(
+    tmp_path: Path,
+) -> None:
+    limits = Limits(list_page_max=2)
+    async with staged(settings(tmp_path, limits=limits), clock=Stopped()) as stage:
+        names = [f"c{number}" for number in range(5)]
+        for name in names:
+            await stage.say(name, "hi")
+        assert await ids(stage) == names[::-1]
+        assert await ids(stage, "?before=1700000000000:c3") == ["c2", "c1", "c0"]
+        assert await ids(stage, "?before=1700000000000:c2&limit=1") == ["c1"]
+
+
 async def test_a_bad_query_of_the_list_is_refused_by_name(stage: Stage) -> None:
     before = "before must be the `next` of a list, <lastActivityAt>:<id>"
     for query, text in [
@@ -113,6 +139,42 @@ async def test_a_bad_query_of_the_list_is_refused_by_name(stage: Stage) -> None:
         reply = await stage.http.get(f"/conversations{query}")
         assert reply.status_code == 400, query
         assert reply.json() == {"error": text, "code": "invalid"}
+
+
+class SealHeld(MemoryStore):
+    """The commit of a seal waits until the test lets it go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.let_go = anyio.Event(), anyio.Event()
+
+    async def commit(self, batch: Batch) -> None:
+        if batch.seals:
+            self.reached.set()
+            await self.let_go.wait()
+        await super().commit(batch)
+
+
+async def test_a_queue_that_is_cancelled_while_the_seal_is_written_leaves_it_idle(
+    tmp_path: Path,
+) -> None:
+    store = SealHeld()
+    async with staged(settings(tmp_path), store) as stage:
+        with anyio.fail_after(GUARD_SECONDS):
+            async with stage.held("c") as reading:
+                path = "/conversations/c/queue"
+                told = (await stage.http.post(path, json={"text": "never"})).json()
+                stage.actor.release("hold")
+                await store.reached.wait()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(stage.http.delete, f"{path}/{told['queueId']}")
+                    while stage.live("c").state.queue:
+                        await anyio.lowlevel.checkpoint()
+                    store.let_go.set()
+                await reading.rest()
+            await stage.live("c").written()
+        assert await ids(stage, "?status=idle") == ["c"]
+        assert await ids(stage, "?status=active") == []
 
 
 # -- stop and close
@@ -167,9 +229,13 @@ async def test_close_aborts_drops_the_queue_and_can_be_repeated(stage: Stage) ->
     assert texts(await stage.chunks("c")) == ["hold", "so far; "]
 
 
-async def test_close_of_an_unknown_one_is_404(stage: Stage) -> None:
+async def test_close_of_an_unknown_one_makes_none(stage: Stage) -> None:
     reply = await stage.http.post("/conversations/never/close")
-    assert (reply.status_code, reply.json()["code"]) == (404, "not_found")
+    assert (reply.status_code, reply.json()) == (
+        200,
+        {"conversationId": "never", "abortedTurn": False},
+    )
+    assert await ids(stage) == []
 
 
 async def test_sending_to_a_closed_one_reopens_it(stage: Stage) -> None:
@@ -363,6 +429,25 @@ async def test_delete_ends_the_running_turn_and_leaves_nothing(stage: Stage) -> 
     assert await ids(stage) == []
     reply = await stage.http.post("/chat", json={"conversationId": "c", "message": "back?"})
     assert (reply.status_code, reply.json()["code"]) == (410, "gone")
+
+
+async def test_a_delete_that_the_disk_refuses_leaves_it_and_its_queue(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = stage.daemon.services.store.commit
+
+    async def full(batch: Batch) -> None:
+        if batch.deletions:
+            raise StorageFull("no space left")
+        await commit(batch)
+
+    monkeypatch.setattr(stage.daemon.services.store, "commit", full)
+    async with stage.held("c") as reading:
+        await stage.http.post("/conversations/c/queue", json={"text": "next"})
+        reply = await stage.http.delete("/conversations/c")
+        await reading.rest()
+    assert (reply.status_code, reply.json()["code"]) == (503, "storage_full")
+    assert (await stage.http.get("/conversations/c/last")).json()["content"] == "next"
 
 
 async def test_delete_of_an_unknown_one_is_404(stage: Stage) -> None:

@@ -467,14 +467,21 @@ def test_a_peer_that_broke_a_rule_gets_a_moment_to_read_why() -> None:
     assert wire.recorder.messages == []
 
 
-def test_a_message_may_close_the_connection_and_the_next_is_not_delivered() -> None:
-    recorder = Recorder(on_message=lambda websocket, payload: websocket.close(4502, "enough"))
+@pytest.mark.parametrize("behind", [b"", masked(CLOSE, closing(1000)), masked(3)])
+def test_a_message_may_close_the_connection_and_the_next_is_not_delivered(behind: bytes) -> None:
+    def close(websocket, payload):
+        websocket.close(4502, "enough")
+        recorder.calls.append("closed")
+
+    recorder = Recorder(on_message=close)
     wire = Wire(recorder=recorder)
-    wire.feed(text(b"one") + text(b"two") + masked(CLOSE, closing(1000)))
+    wire.feed(text(b"one") + text(b"two") + behind)
     wire.loop.run()
     assert recorder.messages == [b"one"]
+    assert recorder.calls == ["opened", "closed", "lost"]
     assert len(wire.close_codes) == 1
-    assert wire.transport.closed
+    wire.loop.advance(CLOSE_SECONDS + 1)
+    assert not wire.sockets.open
 
 
 @pytest.mark.parametrize("goodbye", ["a close", "an end"])
