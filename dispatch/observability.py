@@ -45,8 +45,29 @@ def configure_logging(level: str, *, pretty: bool | None = None) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
-    # uvicorn and asyncio speak through the standard library: only what went wrong.
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    # uvicorn and asyncio speak through the standard library: only what went wrong, and in the same
+    # form, so that no line of the log is anything else.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                _name_library,
+                *exceptions,
+            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+def _name_library(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """What a library said, under an event name of ours."""
+    said, record = event["event"], event["_record"]
+    return {**event, "event": "library.said", "library": record.name, "message": said}
 
 
 class Metrics:

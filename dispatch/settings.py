@@ -36,6 +36,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     frame_fragments_max: Positive = 256
     # Deeper JSON than any tool's input that was seen; the decoder itself recurses.
     json_depth_max: Positive = 64
+    # Objects and arrays of one JSON: a message has a handful; reading a million holds up others.
+    json_containers_max: Positive = 10_000
     # Longer than any browser's; beyond it is a slow attack on the parser.
     head_bytes_max: Positive = 16 * KIB
     headers_max: Positive = 100

@@ -40,9 +40,14 @@ LOCAL: Final = Principal(AccountId("local"), UserId("local"))
 """The one principal of a daemon without `[auth]`."""
 
 
+def may(principal: Principal, right: str) -> bool:
+    """Whether the principal has the right (`admin` has all of them)."""
+    return right in principal.rights or ADMIN in principal.rights
+
+
 def require(principal: Principal, right: str) -> None:
-    """Raise `Forbidden` unless the principal has the right (`admin` has all of them)."""
-    if right not in principal.rights and ADMIN not in principal.rights:
+    """Raise `Forbidden` unless the principal has the right."""
+    if not may(principal, right):
         raise Forbidden(f"the right to {right} is missing")
 
 

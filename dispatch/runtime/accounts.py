@@ -67,10 +67,13 @@ class Accounts:
                 f"more than {limits.sends_per_second_max} sends a second",
                 retry_after_ms=max(1, round(wait * 1000)),
             )
-        if self._running.get(account, 0) >= limits.turns_running_max:
-            raise TooMany(
-                f"{limits.turns_running_max} turns are running already", retry_after_ms=1_000
-            )
+        self.check_running(account)
+
+    def check_running(self, account: AccountId) -> None:
+        """Raise `TooMany` where one more turn is over the bound."""
+        limit = self._limits.turns_running_max
+        if self._running.get(account, 0) >= limit:
+            raise TooMany(f"{limit} turns are running already", retry_after_ms=1_000)
 
     def began(self, account: AccountId) -> None:
         """One more turn runs."""

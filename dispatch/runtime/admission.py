@@ -17,7 +17,7 @@ from typing import Final
 import anyio
 import msgspec
 
-from dispatch.agents.port import Agent, Input
+from dispatch.agents.port import Agent, AgentFailure, Input
 from dispatch.core.commands import Accepted, OnBusy, TurnBody
 from dispatch.core.content import Fold
 from dispatch.core.identity import ConversationId, TurnId, UserId
@@ -153,6 +153,7 @@ class CurrentTurn:
         "has_text",
         "id",
         "inbox",
+        "is_asked",
         "key",
         "scope",
         "sealed",
@@ -182,6 +183,8 @@ class CurrentTurn:
         self.inbox = TurnInbox()
         self.bytes_total = 0
         self.has_text = False
+        # Its agent was handed the prompt.
+        self.is_asked = False
         self.first_offset: int | None = None
         self.started_ms = now_ms
         self.started_s = now_s
@@ -189,3 +192,8 @@ class CurrentTurn:
         self.begun = asyncio.Event()
         self.sealed = asyncio.Event()
         self.gone = asyncio.Event()
+
+    def check_bytes(self, bytes_max: int) -> None:
+        """Raise `AgentFailure` where its events are more than a turn may write."""
+        if self.bytes_total > bytes_max:
+            raise AgentFailure(f"the turn is over its {bytes_max} bytes", "turn_too_large")

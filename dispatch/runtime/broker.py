@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import anyio
@@ -100,11 +101,26 @@ class Broker:
         while (sending := self._sending.get(client_key)) is not None:
             # The same send over another connection: it decides for both.
             await sending.wait()
-        repeat = await self._repeat(client_key, send)
-        if repeat is not None:
-            accepted(repeat)
-        else:
-            await self._admit(principal, send, accepted, prepare, client_key)
+        # Before the first wait, or two of them would both find that nobody was first.
+        self._sending[client_key] = asyncio.Event()
+        is_placed = False
+
+        def placed(live: Live) -> None:
+            nonlocal is_placed
+            if prepare is not None:
+                prepare(live)
+            is_placed = True
+
+        try:
+            repeat = await self._repeat(client_key, send)
+            if repeat is not None:
+                accepted(repeat)
+            else:
+                await self._admit(principal, send, accepted, placed, client_key)
+        finally:
+            # What is on its way goes on deciding for both, though nobody may wait for it any more.
+            if not is_placed:
+                self._sent(client_key)
 
     async def stop(
         self, principal: Principal, conversation: ConversationId, turn: TurnId | None = None
@@ -133,7 +149,7 @@ class Broker:
         """Remove a queued message; False if it is no longer queued."""
         require(principal, SEND)
         live = self._conversations.peek(principal, conversation)
-        if live is None or not intake.cancel(live, turn):
+        if live is None or live.is_deleting or not intake.cancel(live, turn):
             return False
         await live.written()
         return True
@@ -155,11 +171,15 @@ class Broker:
             for live in self._conversations:
                 if (current := live.current) is not None:
                     await current.sealed.wait()
-        for live in self._conversations:
-            live.end(None, "interrupted", error=INTERRUPTED)
-        await self._journal_idle()
+        is_over = False
+        while not is_over:
+            for live in self._conversations:
+                live.end(None, "interrupted", error=INTERRUPTED)
+            is_idle = await self._journal_idle()
+            # Again for those whose start was still on its way.
+            is_over = not is_idle or all(live.current is None for live in self._conversations)
 
-    async def _journal_idle(self) -> None:
+    async def _journal_idle(self) -> bool:
         """Wait for the last commits, but not for ever: what a full disk does not take is nothing
         that anybody was shown, and the next start seals it.
         """
@@ -167,6 +187,7 @@ class Broker:
             await self._services.journal.idle()
         if patience.cancelled_caught:
             log.error("broker.journal_not_idle")
+        return not patience.cancelled_caught
 
     async def _admit(
         self,
@@ -194,27 +215,21 @@ class Broker:
         )
         if client_key is not None:
             # Until it is settled, not until the request is over: a request may be cancelled.
-            self._sending[client_key] = settled = asyncio.Event()
-            admission.then = lambda: self._sent(client_key, settled)
+            admission.then = partial(self._sent, client_key)
         conversation = send.conversation or ConversationId(services.ids.new("c"))
-        is_placed = False
-        try:
-            async with self._conversations.using(principal, conversation) as live:
-                if send.body.cwd is not None:
-                    cwd = await allowed_directory(services, live, send.body)
-                    admission.body = msgspec.structs.replace(send.body, cwd=cwd)
-                if prepare is not None:
-                    prepare(live)
-                is_placed = True
-                intake.admit(live, admission)
-                await admission.outcome()
-        finally:
-            if not is_placed:
-                admission.then()
+        async with self._conversations.using(principal, conversation) as live:
+            if send.body.cwd is not None:
+                cwd = await allowed_directory(services, live, send.body)
+                admission.body = msgspec.structs.replace(send.body, cwd=cwd)
+            # Others may have begun turns while this one waited; from here to `admit` it does not.
+            self._accounts.check_running(principal.account)
+            if prepare is not None:
+                prepare(live)
+            intake.admit(live, admission)
+            await admission.outcome()
 
-    def _sent(self, client_key: str, settled: asyncio.Event) -> None:
-        del self._sending[client_key]
-        settled.set()
+    def _sent(self, client_key: str) -> None:
+        self._sending.pop(client_key).set()
 
     async def _repeat(self, client_key: str, send: Send) -> Accepted | None:
         found = await self._services.store.turn_by_client_key(client_key)

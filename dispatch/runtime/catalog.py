@@ -6,6 +6,7 @@ Invariant: as in `broker`: what a verb says is durable, and a verb that raises c
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -13,14 +14,15 @@ import msgspec
 from dispatch.core.commands import TurnBody
 from dispatch.core.identity import SEND, WATCH, ConversationId, Principal, TurnId, require
 from dispatch.core.notices import DeletedNotice, Opened, ReadNotice, TitleNotice
-from dispatch.errors import DispatchError, NotFound, PeerError
+from dispatch.errors import Gone, NotFound, PeerError
 from dispatch.runtime import intake
 from dispatch.runtime.conversations import Conversations
 from dispatch.runtime.directories import allowed_directory
 from dispatch.runtime.feed import Follower
 from dispatch.runtime.journal import PendingChange
-from dispatch.runtime.live import Details, Live
+from dispatch.runtime.live import Live
 from dispatch.runtime.services import Services
+from dispatch.runtime.shape import Details, Shape, decode_details
 from dispatch.storage.port import (
     Batch,
     ConversationQuery,
@@ -46,8 +48,9 @@ class Catalog:
     ) -> ConversationRecord | None:
         """The row as it is now, or None where there is none; raises `Gone` and `Forbidden`."""
         require(principal, WATCH)
-        async with self._conversations.using(principal, conversation) as live:
-            return live.record if live.is_stored else None
+        async with self._conversations.using(principal, conversation):
+            # Not the live one's, which may be ahead of the disk.
+            return await self._services.store.conversation(principal.account, conversation)
 
     async def list(
         self, principal: Principal, query: ConversationQuery
@@ -62,10 +65,11 @@ class Catalog:
         """Make sure it exists, reopen it if it was closed, and tell the account."""
         require(principal, SEND)
         async with self._conversations.using(principal, conversation) as live:
+            before = live.shape()
             if workspace is not None and not live.is_stored:
                 live.record.workspace = workspace
             intake.reopen(live)
-            await self._keep(live)
+            await self._keep(live, before)
             self._services.feeds.notify(
                 Opened(
                     account=principal.account,
@@ -78,9 +82,8 @@ class Catalog:
 
     async def details(self, principal: Principal, conversation: ConversationId) -> Details:
         """What it remembers for its next turn; of an unknown one: nothing."""
-        require(principal, WATCH)
-        async with self._conversations.using(principal, conversation) as live:
-            return live.details
+        record = await self.record(principal, conversation)
+        return Details() if record is None else decode_details(record.details)
 
     async def set_title(
         self, principal: Principal, conversation: ConversationId, title: str
@@ -88,9 +91,10 @@ class Catalog:
         """Name it; a person's title is never replaced by the automatic one."""
         require(principal, SEND)
         async with self._conversations.using(principal, conversation) as live:
+            before = live.shape()
             live.record.title = title
             live.details = msgspec.structs.replace(live.details, title_is_given=True)
-            await self._keep(live)
+            await self._keep(live, before)
             self._services.feeds.notify(
                 TitleNotice(
                     account=principal.account,
@@ -114,16 +118,18 @@ class Catalog:
                 given["reasoning_effort"] = body.reasoning_effort
             if body.cwd is not None:
                 given["cwd"] = await allowed_directory(self._services, live, body)
+            before = live.shape()
             live.details = msgspec.structs.replace(live.details, **given)
-            await self._keep(live)
+            await self._keep(live, before)
 
     async def clear_cwd(self, principal: Principal, conversation: ConversationId) -> None:
         """Forget the working directory."""
         require(principal, SEND)
         async with self._conversations.using(principal, conversation) as live:
+            before = live.shape()
             live.details = msgspec.structs.replace(live.details, cwd=None)
             if live.is_stored:
-                await self._keep(live)
+                await self._keep(live, before)
 
     async def read(
         self,
@@ -196,6 +202,7 @@ class Catalog:
                     fork.write_row(batch, offset)
                     batch.copies.extend(copies)
 
+                _check_there(source)
                 await fork.commit(write)
                 return fork_id
 
@@ -206,31 +213,51 @@ class Catalog:
             if not live.is_stored:
                 raise NotFound("Conversation not found")
             live.is_deleting = True
-            current = live.current
-            if current is not None:
-                await current.begun.wait()
-                live.end(None, "aborted")
-                await current.sealed.wait()
-            key = live.record.key
+            is_on_its_way = False
             try:
-                await live.commit(lambda batch, _: batch.deletions.append(key))
-            except DispatchError:
-                # It is still there: what waits in it goes on.
-                live.is_deleting = False
-                intake.advance(live)
-                raise
-            self._services.feeds.notify(
-                DeletedNotice(
-                    account=principal.account, conversation=conversation, user=live.only_user
+                current = live.current
+                if current is not None:
+                    await current.begun.wait()
+                    live.end(None, "aborted")
+                    await current.sealed.wait()
+                is_on_its_way = True
+                key = live.record.key
+                await live.commit(
+                    lambda batch, _: batch.deletions.append(key),
+                    then=partial(self._deleted, live),
+                    instead=partial(_stay, live),
                 )
-            )
-            for subscriber in list(live.subscribers):
-                subscriber.deleted(live)
-            self._services.feeds.flush()
-            self._conversations.forget(live)
+            finally:
+                if not is_on_its_way:
+                    _stay(live)
 
-    async def _keep(self, live: Live) -> None:
-        await live.commit(live.write_row)
+    def _deleted(self, live: Live) -> None:
+        """Its tombstone is durable: tell everybody, and forget it."""
+        record = live.record
+        self._services.feeds.notify(
+            DeletedNotice(account=record.account, conversation=record.id, user=live.only_user)
+        )
+        for subscriber in list(live.subscribers):
+            subscriber.deleted(live)
+        self._conversations.forget(live)
+
+    async def _keep(self, live: Live, before: Shape) -> None:
+        """Write the row as it was changed, or take the change back."""
+        _check_there(live)
+        after = live.shape()
+        await live.commit(live.write_row, instead=lambda: live.reshape(before, after))
+
+
+def _check_there(live: Live) -> None:
+    """Asked again after every wait: a row must not be written behind its tombstone."""
+    if live.is_deleting:
+        raise Gone("the conversation was deleted")
+
+
+def _stay(live: Live) -> None:
+    """It could not be deleted: what waits in it goes on."""
+    live.is_deleting = False
+    intake.advance(live)
 
 
 def check_title(title: object, characters_max: int) -> str:

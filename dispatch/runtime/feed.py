@@ -23,6 +23,9 @@ _Audience = tuple[AccountId, UserId | None]
 
 # Blocks of a replay are shared between late joiners from this size on.
 _BLOCK_BYTES: Final = 32 * 1024
+# Of one feed: a whole ring in blocks of a late joiner's size. Readers that stopped at places of
+# their own would otherwise keep as many copies of it as they are.
+_BLOCKS_MAX: Final = 32
 
 
 class Encoding(Protocol):
@@ -122,6 +125,8 @@ class Feed:
         data = encoding.entries(self.conversation, found)
         if len(data) >= _BLOCK_BYTES:
             self._blocks[encoding, cursor.offset] = (found[-1].offset, data)
+            if len(self._blocks) > _BLOCKS_MAX:
+                del self._blocks[next(iter(self._blocks))]
         cursor.offset = found[-1].offset
         return data
 

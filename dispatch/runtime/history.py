@@ -48,31 +48,6 @@ class History:
         self._store = store
         self._bytes_max = bytes_max
 
-    async def newest(
-        self, conversation: ConversationKey, *, since: int, before: int | None, limit: int
-    ) -> Page:
-        """The newest `limit` chunks with since < seq < before."""
-        chunks: list[bytes] = []
-        ceiling, last_seq = before, since
-        while len(chunks) < limit:
-            turns = await self._store.sealed_turns(
-                conversation,
-                since_seq=since,
-                before_seq=ceiling,
-                newest_first=True,
-                limit=min(_TURNS_PAGE, limit - len(chunks)),
-            )
-            if not turns:
-                break
-            turns.sort(key=lambda turn: turn.first_seq)
-            page = await self._chunks(turns, since, before)
-            if not chunks and page:
-                last_seq = turns[-1].first_seq + turns[-1].chunk_count - 1
-                last_seq = last_seq if before is None else min(last_seq, before - 1)
-            chunks[:0] = page[-(limit - len(chunks)) :]
-            ceiling = turns[0].first_seq
-        return Page(chunks, last_seq)
-
     async def pages(
         self, conversation: ConversationKey, *, since: int, before: int | None
     ) -> AsyncIterator[Page]:
@@ -156,7 +131,7 @@ class History:
         self, conversation: ConversationKey, after: int, limit: int = EVENTS_PAGE
     ) -> list[Entry]:
         """Shown entries after an offset from the journal; empty where the next one was pruned."""
-        records = await self._store.events(conversation, after, limit)
+        records = await self._store.events(conversation, after, limit, bytes_max=_BYTES_PAGE)
         if not records or records[0].offset != after + 1:
             return []
         ids = await self._store.turn_ids(sorted({record.turn for record in records}))

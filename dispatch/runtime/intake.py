@@ -54,7 +54,7 @@ def admit(live: Live, admission: Admission) -> None:
         agent = live.current.agent if live.current is not None else None
         steers = agent is not None and agent.info.steer
         placement = rules.place(live.state, admission.on_busy, agent_steers=steers)
-        if placement in ("queue", "steer"):
+        if placement != "start":
             _check_queue(live)
     except DispatchError as error:
         admission.refuse(error)
@@ -134,7 +134,8 @@ def _drop(live: Live, facts: tuple[Unqueued, ...]) -> None:
 
 def _check_queue(live: Live) -> None:
     limit = live.services.limits.queue_turns_max
-    if len(live.state.queue) + len(live.state.steers) >= limit:
+    waiting = (live.state.queue, live.state.steers, live.held, live.interrupts)
+    if sum(map(len, waiting)) + live.arriving >= limit:
         raise TooMany(f"{limit} messages are queued already", retry_after_ms=1_000)
 
 
@@ -155,13 +156,15 @@ def _record(live: Live, admission: Admission, state: TurnState, now_ms: int) -> 
 
 def _start(live: Live, admission: Admission) -> None:
     services = live.services
-    before = (live.state, msgspec.structs.replace(live.record), live.details)
+    status = live.state.status
+    before = live.shape()
     now_ms = services.clock.now_ms()
     record = _record(live, admission, "running", now_ms)
     record.started_at_ms = now_ms
     if admission.workspace is not None and not live.is_stored:
         live.record.workspace = admission.workspace
     current, events = _begin(live, record, admission.body, now_ms)
+    after = live.shape()
 
     def write(batch: Batch, offset: int) -> None:
         record.first_offset = offset + 1
@@ -172,13 +175,14 @@ def _start(live: Live, admission: Admission) -> None:
     def durable(offset: int) -> None:
         live.is_stored = True
         admission.accept(_accepted(live, admission, "started", offset))
-        _begun(live, current, offset, before[0].status)
+        _begun(live, current, offset, status)
 
     def refused(error: DispatchError) -> None:
         # What came in since stays; the turn itself never was.
         live.state = rules.evolve(live.state, Withdrawn())
-        live.state = rules.evolve(live.state, StatusChanged(before[0].status))
-        _, live.record, live.details = before
+        if live.state.status == "active":
+            live.state = rules.evolve(live.state, StatusChanged(status))
+        live.reshape(before, after)
         live.current = None
         for event in (current.begun, current.gone, current.sealed):
             event.set()
@@ -248,6 +252,9 @@ def _begun(live: Live, current: CurrentTurn, offset: int, status: str) -> None:
     if status != "active":
         live.tell_status("active")
     live.services.launch(live, current)
+    if live.interrupts:
+        # Somebody came to interrupt it while its start was on its way.
+        live.end(None, "aborted")
 
 
 def _queue(live: Live, admission: Admission) -> None:
@@ -297,10 +304,16 @@ def _keep(
 
     def durable(offset: int) -> None:
         live.is_stored = True
+        live.arriving -= 1
         admission.accept(_accepted(live, admission, place, offset))
         then()
 
-    live.outbox.change(PendingChange(write, durable, admission.refuse))
+    def refused(error: DispatchError) -> None:
+        live.arriving -= 1
+        admission.refuse(error)
+
+    live.arriving += 1
+    live.outbox.change(PendingChange(write, durable, refused))
 
 
 def _accepted(

@@ -132,10 +132,12 @@ class Outbox:
         """Nothing waits, and nothing is on its way."""
         return self.left == self.entered
 
-    def delta(self, turn_key: TurnKey, turn_id: TurnId, kind: str, escaped: bytes) -> None:
-        """Append text of a run; merged with the waiting event before it, if that is the same."""
+    def delta(self, turn_key: TurnKey, turn_id: TurnId, kind: str, escaped: bytes) -> int:
+        """Append text of a run; merged with the waiting event before it, if that is the same.
+
+        Returns how many bytes more will be written.
+        """
         pending = self.pending
-        self.bytes_pending += len(escaped)
         if pending:
             last = pending[-1]
             if (
@@ -145,9 +147,12 @@ class Outbox:
                 and last.size + len(escaped) <= self._journal.delta_bytes_max
             ):
                 last.grow(escaped)
-                return
+                self.bytes_pending += len(escaped)
+                return len(escaped)
         payload = _PREFIXES[kind] + escaped + DELTA_SUFFIX
+        self.bytes_pending += len(payload)
         self._enter(PendingEvent(turn_key, turn_id, payload, kind))
+        return len(payload)
 
     def event(self, turn_key: TurnKey, turn_id: TurnId, payload: bytes) -> None:
         """Append an event that is not a delta."""
@@ -268,6 +273,8 @@ class Journal:
         while True:
             taken, batch = self._take()
             if not taken:
+                # All of it was refused: the next one finds out whether there is room again.
+                self.trouble = None
                 return 0
             began = self._clock.monotonic()
             try:
@@ -280,6 +287,7 @@ class Journal:
                 continue
             except Conflict:
                 await self._commit_singly(taken)
+                return sum(len(t.pending) for t in taken)
             else:
                 self._observed(batch, began)
                 self._next_position += len(batch.events)
@@ -294,7 +302,7 @@ class Journal:
             rebuilt = self._build(one.outbox, one.pending, batch, self._next_position)
             try:
                 await self._store.commit(batch)
-            except Conflict as error:
+            except (Conflict, StorageFull, StorageLocked) as error:
                 self._refuse([rebuilt], error)
             else:
                 self._next_position += len(batch.events)
@@ -360,6 +368,7 @@ class Journal:
             outbox.bytes_pending += sum(e.size for e in kept if isinstance(e, PendingEvent))
             if outbox.pending:
                 self._dirty[outbox] = None
+                self._work.set()
             outbox.leave(len(refused))
             for tell in refused:
                 tell(error)

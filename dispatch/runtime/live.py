@@ -18,7 +18,6 @@ import msgspec
 
 from dispatch.agents.port import AgentFailure, Respond
 from dispatch.core import conversation as rules
-from dispatch.core.commands import ReasoningEffort
 from dispatch.core.content import delta_text
 from dispatch.core.conversation import Absorbed, Ended, Fact, Happened, Sealed, State, StatusChanged
 from dispatch.core.events import (
@@ -31,13 +30,14 @@ from dispatch.core.events import (
     TextDelta,
     encode_event,
 )
-from dispatch.core.identity import ConversationId, TurnId, UserId
+from dispatch.core.identity import TurnId, UserId
 from dispatch.core.notices import StatusNotice
 from dispatch.core.turn import metrics_of
 from dispatch.errors import DispatchError
 from dispatch.runtime.admission import Admission, CurrentTurn
 from dispatch.runtime.journal import Outbox, PendingChange
 from dispatch.runtime.services import Services
+from dispatch.runtime.shape import Shape, decode_details, encode_details, take_back
 from dispatch.storage.port import (
     Batch,
     ConversationRecord,
@@ -51,23 +51,6 @@ from dispatch.storage.port import (
 # A JSON escape is at most six bytes a character.
 _ESCAPE_BYTES_MAX: Final = 6
 _ENCODER: Final = msgspec.json.Encoder()
-
-
-class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a conversation remembers for its next turn, and where it came from.
-
-    `forked_from` is (conversation, turn). `title_is_given`: a person's title, which the automatic
-    one never replaces.
-    """
-
-    model: str | None = None
-    reasoning_effort: ReasoningEffort | None = None
-    cwd: str | None = None
-    title_is_given: bool = False
-    forked_from: tuple[ConversationId, TurnId] | None = None
-
-
-_DETAILS_DECODER: Final = msgspec.json.Decoder(Details)
 
 
 class Subscriber(Protocol):
@@ -90,6 +73,7 @@ class Live:
     """A conversation that somebody watches or that has a turn."""
 
     __slots__ = (
+        "arriving",
         "current",
         "details",
         "feed",
@@ -113,7 +97,7 @@ class Live:
         """Continue a conversation after what is stored of it."""
         self.services = services
         self.record = record
-        self.details: Details = _DETAILS_DECODER.decode(record.details)
+        self.details = decode_details(record.details)
         self.is_stored = is_stored
         self.feed = services.feeds.new_feed(record.id, record.last_offset)
         self.outbox = Outbox(services.journal, record.key, self.feed)
@@ -122,6 +106,8 @@ class Live:
         self.queued: dict[TurnId, TurnRecord] = {}
         self.held: deque[Admission] = deque()
         self.interrupts: deque[Admission] = deque()
+        # Messages on their way into the queue.
+        self.arriving = 0
         self.previous_gone: asyncio.Event | None = None
         self.queue_watchers: dict[Callable[[Live], None], None] = {}
         self.is_deleting = False
@@ -187,11 +173,12 @@ class Live:
         return msgspec.structs.replace(
             self.record,
             last_offset=offset,
-            details=_ENCODER.encode(self.details),
+            details=encode_details(self.details),
             epoch=self.services.opened.incarnation,
         )
 
     def _tell_status(self, _offset: int) -> None:
+        self.is_stored = True
         self.tell_status(self.state.status)
 
     def tell_status(self, status: ConversationStatus) -> None:
@@ -208,16 +195,38 @@ class Live:
             )
         )
 
-    async def commit(self, write: Callable[[Batch, int], None]) -> None:
-        """Rows of this conversation, durable when it returns; raises what refused them."""
+    def shape(self) -> Shape:
+        """What is remembered of it, to be compared with later."""
+        return Shape(msgspec.structs.replace(self.record), self.details)
+
+    def reshape(self, before: Shape, after: Shape) -> None:
+        """Take back what was changed between the two, except what somebody has changed since."""
+        self.details = take_back(self.record, self.details, before, after)
+
+    async def commit(
+        self,
+        write: Callable[[Batch, int], None],
+        *,
+        then: Callable[[], None] | None = None,
+        instead: Callable[[], None] | None = None,
+    ) -> None:
+        """Rows of this conversation, durable when it returns; raises what refused them.
+
+        `then` runs once they are durable, `instead` when they are refused, also where the caller
+        has stopped waiting.
+        """
         settled = asyncio.get_running_loop().create_future()
 
         def durable(_offset: int) -> None:
             self.is_stored = True
+            if then is not None:
+                then()
             if not settled.done():
                 settled.set_result(None)
 
         def refused(error: DispatchError) -> None:
+            if instead is not None:
+                instead()
             if not settled.done():
                 settled.set_exception(error)
 
@@ -249,6 +258,8 @@ class Live:
         if self.current is not current or self.state.ending:
             return
         limits = self.services.limits
+        # Before and after: an agent may swallow what is raised, and go on.
+        current.check_bytes(limits.turn_bytes_max)
         if isinstance(event, TextDelta | ReasoningDelta):
             kind = type(event)
             payload = encode_event(event)
@@ -264,10 +275,7 @@ class Live:
         else:
             self._check_event_size(encode_event(event))
             self.apply(rules.agent_event(self.state, current.id, event))
-        if current.bytes_total > limits.turn_bytes_max:
-            raise AgentFailure(
-                f"the turn is over its {limits.turn_bytes_max} bytes", "turn_too_large"
-            )
+        current.check_bytes(limits.turn_bytes_max)
         if current.fold.bytes_waiting > limits.staged_bytes_max:
             self._stage(current)
 
@@ -277,9 +285,8 @@ class Live:
             self._observe_first_delta(current.started_s)
         escaped = delta_text(payload)
         current.fold.add_delta(kind, escaped)
-        current.bytes_total += len(escaped)
         name = "text-delta" if kind is TextDelta else "reasoning-delta"
-        self.outbox.delta(current.key, current.id, name, escaped)
+        current.bytes_total += self.outbox.delta(current.key, current.id, name, escaped)
 
     def _observe_first_delta(self, started_s: float) -> None:
         services = self.services
@@ -376,7 +383,9 @@ class Live:
     def _sealed(self, current: CurrentTurn) -> None:
         self.state = rules.evolve(self.state, Sealed())
         self.current = None
-        self.previous_gone = current.gone
+        if current.is_asked or self.previous_gone is None or self.previous_gone.is_set():
+            # One whose agent was never asked leaves the next to wait for the one before it.
+            self.previous_gone = current.gone
         self.feed.forget_blocks()
         if current.scope is not None:
             current.scope.cancel()

@@ -76,7 +76,8 @@ def _rebuild(
         now_s=services.clock.monotonic(),
     )
     live.current = current
-    live.state = rules.evolve(live.state, StatusChanged("active"))
+    if live.state.status != "closed":
+        live.state = rules.evolve(live.state, StatusChanged("active"))
     live.state = rules.evolve(live.state, Began(ran.id))
     for record in happened:
         event = decode_event(record.payload)

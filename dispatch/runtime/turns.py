@@ -8,6 +8,8 @@ the agent is left.
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -61,14 +63,18 @@ async def run_turn(live: Live, current: CurrentTurn, history: History) -> None:
     """Run the agent to its end, then end the turn, unless somebody else did."""
     try:
         with anyio.CancelScope() as current.scope:
-            if current.sealed.is_set() or live.state.ending:
-                return
-            await _previous_agent_gone(live)
-            await _run(live, current, history)
+            if not _is_over(live, current):
+                await _previous_agent_gone(live)
+            if not _is_over(live, current):
+                await _run(live, current, history)
     finally:
         current.scope = None
         current.gone.set()
         log.debug("turn.agent_gone", conversation=live.record.id, turn=current.id)
+
+
+def _is_over(live: Live, current: CurrentTurn) -> bool:
+    return current.sealed.is_set() or live.state.ending
 
 
 async def _previous_agent_gone(live: Live) -> None:
@@ -87,6 +93,7 @@ async def _run(live: Live, current: CurrentTurn, history: History) -> None:
         _fail(live, current, f'unknown agent "{name}"', "unknown_agent")
         return
     emitter = _Emitter(live, current)
+    current.is_asked = True
     seconds = services.limits.turn_seconds_max
     try:
         with anyio.fail_after(seconds) as deadline:
@@ -98,9 +105,18 @@ async def _run(live: Live, current: CurrentTurn, history: History) -> None:
             _fail(live, current, f"the turn took longer than {seconds:g} seconds", "timeout")
         else:
             _failed(live, current, agent)
+    except asyncio.CancelledError:
+        if anyio.current_effective_deadline() == -math.inf:
+            raise
+        # Nobody cancelled this turn: the agent met a cancellation of its own making.
+        _failed(live, current, agent)
     except Exception:
         _failed(live, current, agent)
     else:
+        if emitter.failure is not None:
+            # The agent took no notice of it.
+            _fail(live, current, emitter.failure.message, emitter.failure.code)
+            return
         running = live.state.running
         errored = running is not None and running.errored
         live.end(current.id, "error" if errored else "stop", done=emitter.done)
@@ -134,27 +150,35 @@ def _request(live: Live, current: CurrentTurn, model: str | None, history: Histo
 class _Emitter:
     """Where an agent's events go in: checks their kind, keeps the last `done`, holds it back."""
 
-    __slots__ = ("_count", "_current", "_live", "done")
+    __slots__ = ("_count", "_current", "_live", "done", "failure")
 
     def __init__(self, live: Live, current: CurrentTurn) -> None:
         self._live = live
         self._current = current
         self._count = 0
         self.done: Done | None = None
+        self.failure: AgentFailure | None = None
 
     async def emit(self, event: AgentEvent) -> None:
         """Take one event; waits when the agent is too far ahead of the disk."""
-        if self.done is not None:
-            raise AgentFailure("an event came after done", "bad_event")
-        if isinstance(event, Done):
-            self.done = event
-            return
-        if not isinstance(event, _AGENT_EVENTS):
-            raise AgentFailure(f"{type(event).__name__} is not an agent's event", "bad_event")
         live = self._live
-        live.agent_event(self._current, event)
+        try:
+            self._take(event)
+        except AgentFailure as failure:
+            self.failure = failure
+            raise
         self._count += 1
         if live.outbox.bytes_pending > live.services.limits.pending_bytes_max:
             await live.outbox.drained()
         elif self._count % _EVENTS_BETWEEN_YIELDS == 0:
             await anyio.lowlevel.checkpoint()
+
+    def _take(self, event: AgentEvent) -> None:
+        if self.done is not None:
+            raise AgentFailure("an event came after done", "bad_event")
+        if isinstance(event, Done):
+            self.done = event
+        elif isinstance(event, _AGENT_EVENTS):
+            self._live.agent_event(self._current, event)
+        else:
+            raise AgentFailure(f"{type(event).__name__} is not an agent's event", "bad_event")

@@ -51,7 +51,9 @@ async def read_body(request: Request, limits: Limits) -> bytes:
 def read_fields(body: bytes, limits: Limits) -> Object:
     """The JSON object of a body; raises `PeerError`."""
     try:
-        return read_object(body, depth_max=limits.json_depth_max)
+        return read_object(
+            body, depth_max=limits.json_depth_max, containers_max=limits.json_containers_max
+        )
     except PeerError as error:
         raise PeerError(_TEXTS.get(error.message, error.message)) from None
 

@@ -62,6 +62,11 @@ class Call:
         credential: Credential | None = self.request.scope.get("state", {}).get("credential")
         return credential
 
+    def is_still_valid(self) -> bool:
+        """Whether what the gate found is good still: a stream may outlast a token."""
+        authenticator, credential = self.site.authenticator, self.credential
+        return authenticator is None or credential is None or authenticator.is_valid(credential)
+
     @property
     def principal(self) -> Principal:
         """Who asks; raises `Unauthorized` where nobody said."""

@@ -15,8 +15,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from dispatch.core.identity import AccountId, ConversationId, Position, Principal, UserId
-from dispatch.errors import CLOSE_REASONS, CloseCode, DispatchError, PeerError, TooMany
+from dispatch.core.identity import (
+    WATCH,
+    AccountId,
+    ConversationId,
+    Position,
+    Principal,
+    UserId,
+    may,
+)
+from dispatch.errors import (
+    CLOSE_REASONS,
+    CloseCode,
+    DispatchError,
+    Forbidden,
+    PeerError,
+    TooMany,
+)
 from dispatch.protocol.chat import requests as wish
 from dispatch.protocol.chat.frames import SUBPROTOCOL, ChatDialect, encode, queue_surface
 from dispatch.protocol.codec import Object, read_object
@@ -96,7 +111,10 @@ class Connection:
     def received(self, payload: bytes) -> None:
         """One frame: read it, and carry it out now or in its turn."""
         try:
-            frame = read_object(payload, depth_max=self.hub.limits.json_depth_max)
+            limits = self.hub.limits
+            frame = read_object(
+                payload, depth_max=limits.json_depth_max, containers_max=limits.json_containers_max
+            )
         except PeerError as error:
             self.send(self.dialect.error(error, kind="error"))
             return
@@ -197,9 +215,16 @@ class Connection:
 
     def check_watch(self) -> None:
         """Raise `TooMany` where one more watch is over the bound."""
+        self._check_room(len(self.watches), "watch")
+
+    def check_queue_shown(self) -> None:
+        """Raise `TooMany` where one more queue is over the bound."""
+        self._check_room(len(self.surfaces), "show the queues of")
+
+    def _check_room(self, count: int, verb: str) -> None:
         limit = self.hub.limits.subscriptions_max
-        if len(self.watches) >= limit:
-            raise TooMany(f"a connection may watch {limit} conversations")
+        if count >= limit:
+            raise TooMany(f"a connection may {verb} {limit} conversations")
 
     def unwatch(self, conversation: ConversationId) -> None:
         """Stop watching; nothing if it was not watched."""
@@ -281,8 +306,12 @@ class Connection:
                 self.write(_PONG)
             case wish.ChatUnsubscribe(conversation=conversation):
                 self.unwatch(conversation)
-            case wish.ConversationsWatch():
-                self.hub.feeds.listen(self, account=True)
+            case wish.ConversationsWatch(ref=ref):
+                if may(self.principal, WATCH):
+                    self.hub.feeds.listen(self, account=True)
+                else:
+                    error = Forbidden(f"the right to {WATCH} is missing")
+                    self.send(self.dialect.error(error, ref=ref))
             case _:
                 return False
         return True
@@ -338,7 +367,8 @@ class Connection:
         self.account, self.user = credential.principal.account, credential.principal.user
         if self._websocket is not None:
             self._websocket.authenticated()
-        self.hub.feeds.listen(self, account=not self.dialect.is_v1)
+        is_told = not self.dialect.is_v1 and may(credential.principal, WATCH)
+        self.hub.feeds.listen(self, account=is_told)
         if self.dialect.is_v1:
             self.id = self.hub.new_connection_id()
             self.send(encode(self.hub.hello(self)))

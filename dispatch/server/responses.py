@@ -1,13 +1,14 @@
 """What routes answer with: a JSON value, a refusal, or a stream that ends with its reader.
 
 Neighbours: the routes make these; `answer` words the refusals, uvicorn writes.
-Invariant: a stream's generator is closed when its response is over, however that came about, and
-a reader that takes nothing for `stall_seconds_max` ends its own stream and nothing else.
+Invariant: a stream's generator is closed when its response is over, however that came about; a
+reader that takes nothing for `stall_seconds_max` ends its own stream and nothing else, and nobody
+is shown a part after the credential that asked for it ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Final
 
@@ -45,6 +46,10 @@ class Stalled(Exception):
     """The reader takes nothing."""
 
 
+class Outlived(Exception):
+    """The credential has ended since."""
+
+
 class Stream(StreamingResponse):
     """Parts as they come. Nobody is told of a failure but by the missing end of the body."""
 
@@ -55,16 +60,20 @@ class Stream(StreamingResponse):
         headers: Mapping[str, str],
         *,
         stall_seconds: float,
+        is_valid: Callable[[], bool],
     ) -> None:
         """Made by `stream`."""
         super().__init__(parts, media_type=media_type, headers={**_HEADERS, **headers})
         self._parts = parts
         self._stall_seconds = stall_seconds
+        self._is_valid = is_valid
 
     async def stream_response(self, send: Send) -> None:
         """Write every part, then the end; a disconnection cancels this."""
 
         async def write(message: Message) -> None:
+            if not self._is_valid():
+                raise Outlived
             with anyio.move_on_after(self._stall_seconds) as patience:
                 await send(message)
             if patience.cancelled_caught:
@@ -75,6 +84,8 @@ class Stream(StreamingResponse):
                 await super().stream_response(write)
         except Stalled:
             log.info("http.stalled")
+        except Outlived:
+            log.info("http.credential_ended")
         except DispatchError as error:
             # The head is sent: there is no other way left to say it.
             log.warning("http.stream_failed", code=error.code)
@@ -90,7 +101,13 @@ def stream(
     headers = headers or {}
     if call.request.method == "HEAD":
         return Response(media_type=media_type, headers={**_HEADERS, **headers})
-    return Stream(parts, media_type, headers, stall_seconds=call.site.limits.stall_seconds_max)
+    return Stream(
+        parts,
+        media_type,
+        headers,
+        stall_seconds=call.site.limits.stall_seconds_max,
+        is_valid=call.is_still_valid,
+    )
 
 
 def refused(answer: Answer, headers: Mapping[str, str] | None = None) -> Response:

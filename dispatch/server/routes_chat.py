@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dispatch.core.commands import Accepted, Send
-from dispatch.core.identity import ConversationId, TurnId
+from dispatch.core.identity import WATCH, ConversationId, TurnId, may
 from dispatch.errors import Busy, PeerError
 from dispatch.protocol.chat.frames import queue_messages
 from dispatch.protocol.chat.requests import read_response, send_of
@@ -129,8 +129,13 @@ async def _unqueue(call: Call) -> Response:
 
 
 async def _waiting(call: Call, conversation: ConversationId) -> list[dict[str, Any]]:
-    async with call.site.hub.conversations.using(call.principal, conversation) as live:
-        return queue_messages(live.state.queue)
+    """The queue as the caller may see it: without the right to watch, what it queued itself."""
+    principal = call.principal
+    async with call.site.hub.conversations.using(principal, conversation) as live:
+        waiting = live.state.queue
+        if not may(principal, WATCH):
+            waiting = tuple(w for w in waiting if live.queued[w.turn].user == principal.user)
+        return queue_messages(waiting)
 
 
 async def _respond(call: Call) -> Response:

@@ -21,7 +21,7 @@ from dispatch.core.identity import Principal, TurnId, parse_conversation_id
 from dispatch.errors import PeerError
 from dispatch.protocol.chat.requests import EFFORTS, LABEL_CHARACTERS_MAX
 from dispatch.runtime.catalog import check_title
-from dispatch.runtime.live import Details
+from dispatch.runtime.shape import Details
 from dispatch.server import routes_history
 from dispatch.server.bodies import check_strings, number_field, text_field
 from dispatch.server.call import Call, Endpoint, Site, route

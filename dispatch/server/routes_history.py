@@ -20,7 +20,7 @@ from dispatch.core.turn import Metrics, StepMetrics
 from dispatch.errors import NotFound
 from dispatch.protocol.sse import ndjson
 from dispatch.runtime.history import History
-from dispatch.runtime.live import Details
+from dispatch.runtime.shape import Details
 from dispatch.server.call import Call, Site, route
 from dispatch.server.responses import NDJSON, Json, stream
 from dispatch.storage.port import ConversationKey, ConversationRecord

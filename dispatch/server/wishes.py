@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dispatch.core.commands import Accepted, Subscribe
-from dispatch.core.identity import WATCH, ConversationId, require
+from dispatch.core.identity import WATCH, ConversationId, may, require
 from dispatch.errors import DispatchError
 from dispatch.protocol.chat import requests as wish
 from dispatch.protocol.chat.frames import QUEUE_SURFACE, chunks_frame
@@ -47,10 +47,12 @@ async def carry_out(connection: Connection, command: wish.Frame) -> None:
 
 async def _send(connection: Connection, command: wish.ChatSend) -> None:
     send, hub = command.send, connection.hub
+    # Who may not watch gets the acknowledgement and nothing else.
+    may_watch = may(connection.principal, WATCH)
     watched: list[Watch] = []
 
     def prepare(live: Live) -> None:
-        if live.record.id in connection.watches or not connection.is_open:
+        if live.record.id in connection.watches or not (connection.is_open and may_watch):
             return
         if command.is_queue and live.state.is_busy:
             return
@@ -65,14 +67,15 @@ async def _send(connection: Connection, command: wish.ChatSend) -> None:
             frame = connection.dialect.accepted(told, send.client_message_id, command.ref)
             connection.send(frame)
 
-    if send.conversation is not None and send.client_message_id is None and not command.is_queue:
+    replays = send.client_message_id is None and not command.is_queue
+    if send.conversation is not None and replays and may_watch:
         # Replay before the answer, also where the journal has to be asked.
         await watch_in_flight(connection, send.conversation)
     repeats: list[Accepted] = []
 
     def accepted_or_repeated(told: Accepted) -> None:
         accepted(told)
-        if told.duplicate:
+        if told.duplicate and may_watch:
             repeats.append(told)
 
     try:
@@ -273,6 +276,7 @@ async def _surface(connection: Connection, command: wish.SurfaceFrame) -> None:
     else:
         require(connection.principal, WATCH)
         if conversation not in connection.surfaces:
+            connection.check_queue_shown()
             live = await connection.hub.conversations.load(connection.principal, conversation)
             connection.show_queue(live)
         return

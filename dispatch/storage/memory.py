@@ -20,6 +20,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 
 from dispatch.core.identity import AccountId, ConversationId, TurnId, UserId
 from dispatch.errors import Fenced, StorageFailed
+from dispatch.storage.event_page import up_to_bytes
 from dispatch.storage.generation import MintGeneration, mint_generation
 from dispatch.storage.memory_disk import MemoryDisk
 from dispatch.storage.port import (
@@ -184,12 +185,18 @@ class MemoryStore:
         return [(turn.id, turn.metrics) for turn in self._sealed_of(conversation)]
 
     async def events(
-        self, conversation: ConversationKey, after_offset: int, limit: int
+        self,
+        conversation: ConversationKey,
+        after_offset: int,
+        limit: int,
+        *,
+        bytes_max: int | None = None,
     ) -> list[EventRecord]:
-        """Up to `limit` events with a larger offset, ascending."""
+        """Up to `limit` events with a larger offset, ascending, up to about `bytes_max`."""
         events = self._disk.events.get(conversation, {})
         offsets = sorted(offset for offset in events if offset > after_offset)
-        return [events[offset] for offset in offsets[: max(0, limit)]]
+        found = (events[offset] for offset in offsets[: max(0, limit)])
+        return up_to_bytes(found, bytes_max)
 
     async def events_of(
         self, turns: Sequence[TurnKey]

@@ -146,10 +146,10 @@ class MemoryDisk(msgspec.Struct):
     def _insert_turn(self, turn: TurnRecord, undo: Undo) -> None:
         if not self._is_there(turn.conversation):
             raise Fenced("a turn's conversation is not there")
-        if turn.client_key is not None and turn.client_key in self.client_keys:
-            raise Conflict("this client id was used before")
         if turn.key in self.turns or (turn.conversation, turn.id) in self.turn_ids:
             raise Fenced("somebody else wrote this turn")
+        if turn.client_key is not None and turn.client_key in self.client_keys:
+            raise Conflict("this client id was used before")
         undo.put(self.turns, turn.key, turn)
         undo.put(self.turn_ids, (turn.conversation, turn.id), turn.key)
         if turn.client_key is not None:

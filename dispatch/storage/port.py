@@ -299,9 +299,17 @@ class Store(Protocol):
         ...
 
     async def events(
-        self, conversation: ConversationKey, after_offset: int, limit: int
+        self,
+        conversation: ConversationKey,
+        after_offset: int,
+        limit: int,
+        *,
+        bytes_max: int | None = None,
     ) -> list[EventRecord]:
-        """Up to `limit` events with a larger offset, ascending; a hole means they were pruned."""
+        """Up to `limit` events with a larger offset, ascending; a hole means they were pruned.
+
+        With `bytes_max` it ends with the event whose payload reaches that many bytes.
+        """
         ...
 
     async def events_of(

@@ -284,11 +284,22 @@ class SqliteStore:
         return await self._read(partial(sqlite_rows.metrics, key=conversation))
 
     async def events(
-        self, conversation: ConversationKey, after_offset: int, limit: int
+        self,
+        conversation: ConversationKey,
+        after_offset: int,
+        limit: int,
+        *,
+        bytes_max: int | None = None,
     ) -> list[EventRecord]:
-        """Up to `limit` events with a larger offset, ascending."""
+        """Up to `limit` events with a larger offset, ascending, up to about `bytes_max`."""
         return await self._read(
-            partial(sqlite_rows.events, key=conversation, after_offset=after_offset, limit=limit)
+            partial(
+                sqlite_rows.events,
+                key=conversation,
+                after_offset=after_offset,
+                limit=limit,
+                bytes_max=bytes_max,
+            )
         )
 
     async def events_of(

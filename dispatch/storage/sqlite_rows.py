@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any, Final
 
 import msgspec
 
 from dispatch.core.identity import AccountId, ConversationId, TurnId, UserId
+from dispatch.storage.event_page import up_to_bytes
 from dispatch.storage.port import (
     IDLE_CONVERSATIONS_MAX,
     ConversationKey,
@@ -162,11 +164,15 @@ def metrics(connection: sqlite3.Connection, key: ConversationKey) -> list[tuple[
 
 
 def events(
-    connection: sqlite3.Connection, key: ConversationKey, after_offset: int, limit: int
+    connection: sqlite3.Connection,
+    key: ConversationKey,
+    after_offset: int,
+    limit: int,
+    bytes_max: int | None,
 ) -> list[EventRecord]:
     """A stretch of a conversation's log."""
-    found = connection.execute(SELECT_EVENTS, (key, after_offset, max(0, limit)))
-    return [EventRecord(*row) for row in found]
+    with closing(connection.execute(SELECT_EVENTS, (key, after_offset, max(0, limit)))) as found:
+        return up_to_bytes((EventRecord(*row) for row in found), bytes_max)
 
 
 def events_of(

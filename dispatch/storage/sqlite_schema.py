@@ -22,7 +22,7 @@ from dispatch.storage.sqlite_connection import transaction, translate
 from dispatch.storage.sqlite_directory import published
 
 # `quick_check` reads the whole file; beyond this it would hold the start up for too long.
-QUICK_CHECK_BYTES_MAX: Final = 64 * 1024 * 1024
+QUICK_CHECK_BYTES_MAX: Final = 256 * 1024 * 1024
 
 
 class Migration(NamedTuple):

@@ -29,6 +29,8 @@ EFFORTS: Final = get_args(ReasoningEffort)
 BUSY_CHOICES: Final = get_args(OnBusy)
 LABEL_CHARACTERS_MAX: Final = 200
 _REASON_CHARACTERS_MAX: Final = 200
+# Of what comes back as it was sent: a frame is not answered with its own megabyte.
+_ECHO_CHARACTERS_MAX: Final = 256
 _RESPONSES: Final = msgspec.json.Decoder(Response)
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -115,8 +117,10 @@ class BadFrame(PeerError):
     def __init__(self, message: str, conversation: object = None, ref: object = None) -> None:
         """`conversation` and `ref` are echoed if they are what they should be."""
         super().__init__(message)
-        self.conversation = conversation if isinstance(conversation, str) else None
-        self.ref = ref if isinstance(ref, str | int) else None
+        self.conversation: str | None = None
+        if isinstance(conversation, str) and len(conversation) <= _ECHO_CHARACTERS_MAX:
+            self.conversation = conversation
+        self.ref = _ref(ref)
 
 
 class UnknownFrame(PeerError):
@@ -137,10 +141,21 @@ def read_frame(frame: Object) -> Frame:
         command = reader(frame)
     except PeerError as error:
         raise BadFrame(error.message, frame.get("conversationId"), frame.get("ref")) from None
-    ref = frame.get("ref")
-    if isinstance(ref, str | int) and not isinstance(ref, bool):
-        return msgspec.structs.replace(command, ref=ref)
-    return command
+    ref = _ref(frame.get("ref"))
+    return command if ref is None else msgspec.structs.replace(command, ref=ref)
+
+
+def _ref(value: object) -> str | int | None:
+    """What is echoed: a name or a number, and no longer than one."""
+    match value:
+        case bool():
+            return None
+        case int():
+            return value if abs(value) < 2**53 else None
+        case str():
+            return value if len(value) <= _ECHO_CHARACTERS_MAX else None
+        case _:
+            return None
 
 
 def conversation_of(command: Frame) -> ConversationId | None:

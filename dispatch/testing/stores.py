@@ -1,0 +1,240 @@
+"""Stores that are slow, hold their breath or fail, around one that does none of it.
+
+Neighbours: `storage.port` is what all of them are; they stack, and `harness` takes any of them.
+Invariant: a commit that is held or fails before its write has changed nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from anyio.lowlevel import checkpoint
+
+from dispatch.core.identity import AccountId, ConversationId, TurnId, UserId
+from dispatch.errors import DispatchError
+from dispatch.storage.port import (
+    Batch,
+    ConversationKey,
+    ConversationQuery,
+    ConversationRecord,
+    EventRecord,
+    Opened,
+    SealedTurn,
+    Store,
+    TurnKey,
+    TurnRecord,
+)
+
+
+class StoreWrapper:
+    """Passes everything on; `before` is called first, with the verb's name."""
+
+    def __init__(self, inner: Store) -> None:
+        """Wrap a store."""
+        self.inner = inner
+
+    async def before(self, verb: str) -> None:
+        """For subclasses: wait, or raise."""
+
+    async def open(self) -> Opened:
+        """See `Store`."""
+        return await self.inner.open()
+
+    async def close(self) -> None:
+        """See `Store`."""
+        await self.inner.close()
+
+    async def commit(self, batch: Batch) -> None:
+        """See `Store`."""
+        await self.before("commit")
+        await self.inner.commit(batch)
+
+    async def prune(self, sealed_before_ms: int, rows_max: int) -> int:
+        """See `Store`."""
+        await self.before("prune")
+        return await self.inner.prune(sealed_before_ms, rows_max)
+
+    async def backup(self, target: Path) -> None:
+        """See `Store`."""
+        await self.before("backup")
+        await self.inner.backup(target)
+
+    async def conversation(
+        self, account: AccountId, conversation_id: ConversationId
+    ) -> ConversationRecord | None:
+        """See `Store`."""
+        await self.before("conversation")
+        return await self.inner.conversation(account, conversation_id)
+
+    async def conversations(self, query: ConversationQuery) -> list[ConversationRecord]:
+        """See `Store`."""
+        await self.before("conversations")
+        return await self.inner.conversations(query)
+
+    async def idle_since(self, active_before_ms: int) -> list[ConversationRecord]:
+        """See `Store`."""
+        await self.before("idle_since")
+        return await self.inner.idle_since(active_before_ms)
+
+    async def unsealed(self) -> list[tuple[ConversationRecord, list[TurnRecord]]]:
+        """See `Store`."""
+        await self.before("unsealed")
+        return await self.inner.unsealed()
+
+    async def unsealed_of(self, conversation: ConversationKey) -> list[TurnRecord]:
+        """See `Store`."""
+        await self.before("unsealed_of")
+        return await self.inner.unsealed_of(conversation)
+
+    async def turn_by_client_key(
+        self, client_key: str
+    ) -> tuple[ConversationRecord, TurnRecord] | None:
+        """See `Store`."""
+        await self.before("turn_by_client_key")
+        return await self.inner.turn_by_client_key(client_key)
+
+    async def turn(self, conversation: ConversationKey, turn_id: TurnId) -> TurnRecord | None:
+        """See `Store`."""
+        await self.before("turn")
+        return await self.inner.turn(conversation, turn_id)
+
+    async def sealed_turns(
+        self,
+        conversation: ConversationKey,
+        *,
+        since_seq: int = 0,
+        before_seq: int | None = None,
+        newest_first: bool = False,
+        limit: int,
+    ) -> list[SealedTurn]:
+        """See `Store`."""
+        await self.before("sealed_turns")
+        return await self.inner.sealed_turns(
+            conversation,
+            since_seq=since_seq,
+            before_seq=before_seq,
+            newest_first=newest_first,
+            limit=limit,
+        )
+
+    async def chunk_bytes(self, turns: Sequence[TurnKey]) -> list[bytes]:
+        """See `Store`."""
+        await self.before("chunk_bytes")
+        return await self.inner.chunk_bytes(turns)
+
+    async def metrics(self, conversation: ConversationKey) -> list[tuple[TurnId, bytes]]:
+        """See `Store`."""
+        await self.before("metrics")
+        return await self.inner.metrics(conversation)
+
+    async def events(
+        self,
+        conversation: ConversationKey,
+        after_offset: int,
+        limit: int,
+        *,
+        bytes_max: int | None = None,
+    ) -> list[EventRecord]:
+        """See `Store`."""
+        await self.before("events")
+        return await self.inner.events(conversation, after_offset, limit, bytes_max=bytes_max)
+
+    async def events_of(
+        self, turns: Sequence[TurnKey]
+    ) -> dict[TurnKey, tuple[int, list[EventRecord]]]:
+        """See `Store`."""
+        await self.before("events_of")
+        return await self.inner.events_of(turns)
+
+    async def turn_ids(self, turns: Sequence[TurnKey]) -> dict[TurnKey, TurnId]:
+        """See `Store`."""
+        await self.before("turn_ids")
+        return await self.inner.turn_ids(turns)
+
+    async def read_cursor(self, conversation: ConversationKey, user: UserId) -> int:
+        """See `Store`."""
+        await self.before("read_cursor")
+        return await self.inner.read_cursor(conversation, user)
+
+
+class YieldingStore(StoreWrapper):
+    """Lets others run before every verb, as every real store does."""
+
+    async def before(self, verb: str) -> None:
+        """See `StoreWrapper`."""
+        await checkpoint()
+
+
+class HeldStore(StoreWrapper):
+    """Keeps commits open until it is told to let go. `batches` are those that were written."""
+
+    def __init__(self, inner: Store) -> None:
+        """Begin by holding nothing."""
+        super().__init__(inner)
+        self.batches: list[Batch] = []
+        self._reached = asyncio.Event()
+        self._free = asyncio.Event()
+        self._free.set()
+
+    def hold(self) -> None:
+        """Keep every commit open from now on."""
+        self._reached.clear()
+        self._free.clear()
+
+    async def reached(self) -> None:
+        """Return once a commit is being held."""
+        await self._reached.wait()
+
+    def release(self) -> None:
+        """Let what is held be written, and everything after it."""
+        self._free.set()
+
+    async def commit(self, batch: Batch) -> None:
+        """See `Store`."""
+        if not self._free.is_set():
+            self._reached.set()
+            await self._free.wait()
+        await self.inner.commit(batch)
+        self.batches.append(batch)
+
+
+class FaultyStore(StoreWrapper):
+    """Fails the commits it is told to fail. `failed` counts them."""
+
+    def __init__(self, inner: Store) -> None:
+        """Begin by failing nothing."""
+        super().__init__(inner)
+        self._once: deque[tuple[DispatchError, bool]] = deque()
+        self._lasting: DispatchError | None = None
+        self.failed = 0
+
+    def fail(self, error: DispatchError, *, times: int = 1) -> None:
+        """Fail so many commits, writing nothing."""
+        self._once.extend([(error, False)] * times)
+
+    def fail_behind(self, error: DispatchError) -> None:
+        """Write one commit, and say it failed: its acknowledgement is lost."""
+        self._once.append((error, True))
+
+    def break_down(self, error: DispatchError) -> None:
+        """Fail every commit, writing nothing, until it is repaired."""
+        self._lasting = error
+
+    def repair(self) -> None:
+        """Work again."""
+        self._lasting = None
+
+    async def commit(self, batch: Batch) -> None:
+        """See `Store`."""
+        error, is_written = self._once.popleft() if self._once else (self._lasting, False)
+        if error is None:
+            await self.inner.commit(batch)
+            return
+        self.failed += 1
+        if is_written:
+            await self.inner.commit(batch)
+        await checkpoint()
+        raise error

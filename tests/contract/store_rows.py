@@ -1,0 +1,132 @@
+"""Rows for the store's suite: each with something in every field, so that nothing is lost unseen.
+
+`everything` reads a store back through every method of the port, for comparing two moments of one
+store or one moment of two.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from dispatch.core.identity import AccountId, ConversationId, TurnId, UserId
+from dispatch.storage.port import (
+    Batch,
+    ConversationKey,
+    ConversationQuery,
+    ConversationRecord,
+    EventRecord,
+    Store,
+    TurnKey,
+    TurnRecord,
+    TurnSeal,
+)
+
+ACCOUNT = AccountId("acme")
+ANN = UserId("ann")
+BOB = UserId("bob")
+EPOCH = 1
+
+
+def conversation(key: int = 1, name: str = "", **fields: object) -> ConversationRecord:
+    """A conversation's row with something in every field."""
+    record = ConversationRecord(
+        key=ConversationKey(key),
+        account=ACCOUNT,
+        id=ConversationId(name or f"c{key}"),
+        session=f"s{key}",
+        workspace="default",
+        status="active",
+        title=f"Title {key}",
+        visibility="account",
+        user=ANN,
+        created_at_ms=1_000,
+        active_at_ms=1_000 + key,
+        epoch=EPOCH,
+        last_message="the last word",
+        details=b'{"agent":"echo"}',
+    )
+    return msgspec.structs.replace(record, **fields)
+
+
+def turn(key: int, owner: int = 1, **fields: object) -> TurnRecord:
+    """A turn that runs, with something in every field that a running one has."""
+    record = TurnRecord(
+        key=TurnKey(key),
+        conversation=ConversationKey(owner),
+        id=TurnId(f"t{key}"),
+        state="running",
+        ordinal=key,
+        user=ANN,
+        body=b'{"text":"hi"}',
+        created_at_ms=2_000,
+        client_key=f"acme/ann/{key}",
+        digest=b"\x00\xff digest",
+        acceptance=b'{"turnId":"t"}',
+        started_at_ms=2_001,
+        first_offset=1,
+    )
+    return msgspec.structs.replace(record, **fields)
+
+
+def events(owner: int, turn_key: int, first: int, count: int, ahead: int = 0) -> list[EventRecord]:
+    """So many events from an offset on; their positions are their offsets, moved by `ahead`."""
+    return [
+        EventRecord(
+            first + ahead + i,
+            ConversationKey(owner),
+            TurnKey(turn_key),
+            first + i,
+            b'{"type":"text-delta","delta":"%d"}' % i,
+        )
+        for i in range(count)
+    ]
+
+
+def seal(
+    key: int, first_seq: int = 1, count: int = 1, at_ms: int = 3_000, end: int = 3
+) -> TurnSeal:
+    """The seal of a turn; one line a chunk."""
+    lines = b"".join(b'"role":"user","chunk":{"n":%d}\n' % i for i in range(count))
+    return TurnSeal(
+        TurnKey(key), "completed", at_ms, first_seq, count, lines, end, b'{"usage":%d}' % key
+    )
+
+
+def sealed_turns(owner: int, keys_and_counts: Sequence[tuple[int, int]]) -> Batch:
+    """Turns that ran and were sealed, their seqs following on each other."""
+    batch, first_seq = Batch(), 1
+    for key, count in keys_and_counts:
+        batch.turns.append(turn(key, owner))
+        batch.seals.append(seal(key, first_seq, count, at_ms=3_000 + key))
+        first_seq += count
+    return batch
+
+
+def query(**fields: object) -> ConversationQuery:
+    """A list as Ann asks for it."""
+    return msgspec.structs.replace(ConversationQuery(account=ACCOUNT, user=ANN, limit=50), **fields)
+
+
+async def everything(store: Store) -> list[object]:
+    """All that can be read of what the tests here write, for comparing two moments."""
+    found: list[object] = [await store.unsealed(), await store.idle_since(2**60)]
+    for account in (ACCOUNT, AccountId("other")):
+        for user in (ANN, BOB):
+            found.append(await store.conversations(query(account=account, user=user)))
+    for key in range(1, 13):
+        name = ConversationKey(key)
+        turns = [TurnKey(key), TurnKey(key + 12), TurnKey(key + 24)]
+        found += [
+            await store.conversation(ACCOUNT, ConversationId(f"c{key}")),
+            await store.events(name, 0, 1_000),
+            await store.sealed_turns(name, limit=1_000),
+            await store.metrics(name),
+            await store.unsealed_of(name),
+            await store.read_cursor(name, ANN),
+            await store.chunk_bytes(turns),
+            await store.events_of(turns),
+            await store.turn_ids(turns),
+            await store.turn(name, TurnId(f"t{key}")),
+            await store.turn_by_client_key(f"acme/ann/{key}"),
+        ]
+    return found
