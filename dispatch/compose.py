@@ -160,7 +160,11 @@ async def _serving(
 ) -> AsyncIterator[Daemon]:
     accounts = Accounts(settings.limits, services.clock)
     conversations = Conversations(services)
-    history = History(services.store, bytes_max=settings.limits.history_bytes_max)
+    history = History(
+        services.store,
+        bytes_max=settings.limits.history_bytes_max,
+        held_bytes_max=settings.limits.history_held_bytes_max,
+    )
     broker = Broker(services, conversations, accounts, history)
     catalog = Catalog(services, conversations)
     authenticator = _authenticator(settings)

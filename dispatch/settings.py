@@ -76,6 +76,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     history_page_max: Positive = 10_000
     # Sealed history handed to an agent: about 250k tokens.
     history_bytes_max: Positive = MIB
+    # Turns over a page of 256 KiB that are on their way to readers, all together: a turn is read as
+    # a whole, and whoever wants one more waits.
+    history_held_bytes_max: Positive = 128 * MIB
     # Conversations of one page of the list.
     list_page_max: Positive = 1_000
     # Events of a running turn kept in memory for late joiners; older ones come from the journal.

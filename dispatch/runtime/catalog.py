@@ -212,24 +212,38 @@ class Catalog:
         async with self._conversations.using(principal, conversation) as live:
             if not live.is_stored:
                 raise NotFound("Conversation not found")
-            live.is_deleting = True
-            is_on_its_way = False
-            try:
-                current = live.current
-                if current is not None:
-                    await current.begun.wait()
-                    live.end(None, "aborted")
-                    await current.sealed.wait()
-                is_on_its_way = True
-                key = live.record.key
-                await live.commit(
-                    lambda batch, _: batch.deletions.append(key),
-                    then=partial(self._deleted, live),
-                    instead=partial(_stay, live),
-                )
-            finally:
-                if not is_on_its_way:
-                    _stay(live)
+            await self._delete(live)
+
+    async def forget(
+        self, principal: Principal, conversation: ConversationId, idle_before_ms: int
+    ) -> bool:
+        """Delete it, unless somebody has taken it up again since then."""
+        require(principal, SEND)
+        async with self._conversations.using(principal, conversation) as live:
+            if live.state.is_busy or live.record.active_at_ms >= idle_before_ms:
+                return False
+            await self._delete(live)
+            return True
+
+    async def _delete(self, live: Live) -> None:
+        live.is_deleting = True
+        is_on_its_way = False
+        try:
+            current = live.current
+            if current is not None:
+                await current.begun.wait()
+                live.end(None, "aborted")
+                await current.sealed.wait()
+            is_on_its_way = True
+            key = live.record.key
+            await live.commit(
+                lambda batch, _: batch.deletions.append(key),
+                then=partial(self._deleted, live),
+                instead=partial(_stay, live),
+            )
+        finally:
+            if not is_on_its_way:
+                _stay(live)
 
     def _deleted(self, live: Live) -> None:
         """Its tombstone is durable: tell everybody, and forget it."""

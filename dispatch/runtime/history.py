@@ -2,12 +2,14 @@
 
 Neighbours: `storage.port` is read, `broker` and the routes ask, `turns` hands an agent its context.
 Chunk bytes are spliced, never decoded, on the way to a client.
-Invariant: only sealed turns are history.
+Invariant: only sealed turns are history. A reader that is given pages holds one of them, and room
+for it where it is a large one: a turn is never cut in two.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
 from dispatch.core.content import (
@@ -22,11 +24,13 @@ from dispatch.core.content import (
 from dispatch.core.identity import TurnId
 from dispatch.core.replay import Entry
 from dispatch.runtime.live import Live
+from dispatch.runtime.room import Room
 from dispatch.storage.port import ConversationKey, EventRecord, SealedTurn, Store
 
-# Turns and events read at once: a few milliseconds of a reader's time.
+# Turns and events read at once: a millisecond of a reader's time, and what each of a thousand
+# slow ones may hold.
 _TURNS_PAGE: Final = 64
-_BYTES_PAGE: Final = 4 * 1024 * 1024
+_BYTES_PAGE: Final = 256 * 1024
 EVENTS_PAGE: Final = 2_000
 
 _TEXT_PREFIX: Final = b'{"type":"text-delta"'
@@ -43,15 +47,30 @@ class Page(NamedTuple):
 class History:
     """What is kept of conversations."""
 
-    def __init__(self, store: Store, *, bytes_max: int) -> None:
-        """`bytes_max` bounds what an agent is told."""
+    def __init__(
+        self, store: Store, *, bytes_max: int, held_bytes_max: int = 128 * 1024 * 1024
+    ) -> None:
+        """`bytes_max` bounds what an agent is told, `held_bytes_max` all large pages together."""
         self._store = store
         self._bytes_max = bytes_max
+        self._room = Room(held_bytes_max)
+
+    @asynccontextmanager
+    async def holding(self, size: int) -> AsyncIterator[None]:
+        """Wait until a page of so many bytes may be held; an ordinary one always may."""
+        if size <= _BYTES_PAGE:
+            yield
+            return
+        async with self._room.taken(size):
+            yield
 
     async def pages(
         self, conversation: ConversationKey, *, since: int, before: int | None
-    ) -> AsyncIterator[Page]:
-        """Every chunk with since < seq < before, ascending, page by page."""
+    ) -> AsyncGenerator[Page, None]:
+        """Every chunk with since < seq < before, ascending, page by page.
+
+        Between two pages the first one is taken to be held still: whoever stops early closes this.
+        """
         while True:
             turns = await self._store.sealed_turns(
                 conversation, since_seq=since, before_seq=before, limit=_TURNS_PAGE
@@ -59,14 +78,16 @@ class History:
             turns = _within(turns, _BYTES_PAGE)
             if not turns:
                 return
-            chunks = await self._chunks(turns, since, before)
-            since = turns[-1].first_seq + turns[-1].chunk_count - 1
-            yield Page(chunks, since if before is None else min(since, before - 1))
+            async with self.holding(_size(turns)):
+                chunks = await self._chunks(turns, since, before)
+                since = turns[-1].first_seq + turns[-1].chunk_count - 1
+                yield Page(chunks, since if before is None else min(since, before - 1))
+                del chunks
 
     async def turns(
         self, conversation: ConversationKey, *, before: int
-    ) -> AsyncIterator[tuple[SealedTurn, list[bytes]]]:
-        """Every sealed turn with a chunk before a seq, ascending, with its chunks."""
+    ) -> AsyncGenerator[tuple[SealedTurn, list[bytes]], None]:
+        """Every sealed turn with a chunk before a seq, ascending, with its chunks; as `pages`."""
         since = 0
         while True:
             turns = await self._store.sealed_turns(
@@ -75,11 +96,12 @@ class History:
             turns = _within(turns, _BYTES_PAGE)
             if not turns:
                 return
-            for turn, data in zip(
-                turns, await self._store.chunk_bytes([turn.key for turn in turns]), strict=True
-            ):
-                lines = data.split(b"\n")[:-1]
-                yield turn, [with_seq(line, seq) for seq, line in enumerate(lines, turn.first_seq)]
+            async with self.holding(_size(turns)):
+                keys = [turn.key for turn in turns]
+                for turn, data in zip(turns, await self._store.chunk_bytes(keys), strict=True):
+                    lines = data.split(b"\n")[:-1]
+                    seqs = range(turn.first_seq, turn.first_seq + len(lines))
+                    yield turn, [with_seq(*one) for one in zip(lines, seqs, strict=True)]
             since = turns[-1].first_seq + turns[-1].chunk_count - 1
 
     async def context(self, live: Live) -> list[StoredLine]:
@@ -108,9 +130,21 @@ class History:
                 ceiling = turn.first_seq
         return [line for lines in reversed(chosen) for line in lines]
 
-    async def last_text(self, conversation: ConversationKey) -> tuple[str, str | None]:
+    async def last_text(self, conversation: ConversationKey) -> tuple[str, TurnId | None]:
         """The text of the newest turn's answer, and the turn's id; empty if there is none."""
+        async with self.held_text(conversation) as found:
+            return found
+
+    @asynccontextmanager
+    async def held_text(
+        self, conversation: ConversationKey
+    ) -> AsyncIterator[tuple[str, TurnId | None]]:
+        """`last_text`, and room for it during the block."""
         turns = await self._store.sealed_turns(conversation, newest_first=True, limit=1)
+        async with self.holding(_size(turns)):
+            yield await self._text(turns)
+
+    async def _text(self, turns: list[SealedTurn]) -> tuple[str, TurnId | None]:
         if not turns:
             return "", None
         (data,) = await self._store.chunk_bytes([turns[0].key])
@@ -161,6 +195,10 @@ def delta_kind(record: EventRecord) -> str:
     if record.payload.startswith(_REASONING_PREFIX):
         return "reasoning-delta"
     return ""
+
+
+def _size(turns: list[SealedTurn]) -> int:
+    return sum(turn.bytes_total for turn in turns)
 
 
 def _within(turns: list[SealedTurn], bytes_max: int) -> list[SealedTurn]:

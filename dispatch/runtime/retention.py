@@ -62,13 +62,11 @@ async def forget_conversations(
     for record in await services.store.idle_since(idle_before_ms):
         owner = Principal(record.account, record.user, _RIGHTS)
         try:
-            await catalog.delete(owner, record.id)
+            total += await catalog.forget(owner, record.id, idle_before_ms)
         except Unavailable:
             raise
         except DispatchError as error:
             log.info("retention.skipped", conversation=record.id, code=error.code)
-        else:
-            total += 1
     if total:
         log.info("retention.forgot", conversations=total)
     return total

@@ -27,6 +27,7 @@ def answer(status: int, code: str, message: str, *, retry_after_ms: int | None =
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
     ]
     if status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="dispatch"'))

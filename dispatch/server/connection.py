@@ -57,6 +57,7 @@ class Connection:
     __slots__ = (
         "__weakref__",
         "_is_working",
+        "_queues_due",
         "_waiting",
         "_websocket",
         "_writable",
@@ -91,6 +92,7 @@ class Connection:
         self.dialect: ChatDialect = hub.old_dialect
         self.encoding: FramedEncoding = hub.old_encoding
         self._websocket: WebSocket | None = None
+        self._queues_due: dict[ConversationId, bool] = {}
         self._waiting: deque[wish.Frame] = deque()
         self._is_working = False
         self._writable: asyncio.Future[None] | None = None
@@ -140,6 +142,9 @@ class Connection:
         """It has drained: go on from the cursors."""
         self.hub.resume(self)
         self._wake()
+        while self._queues_due and self.is_writable:
+            conversation, is_update = self._queues_due.popitem()
+            self._tell_queue(self.surfaces[conversation], is_update=is_update)
         for watch in list(self.watches.values()):
             if not watch.is_following and not watch.catch_up() and watch.has_gap:
                 self.hub.start(self.follow, watch)
@@ -262,19 +267,26 @@ class Connection:
         """Show the queue's surface from now on; takes over the caller's hold on `live`."""
         self.surfaces[live.record.id] = live
         live.queue_watchers[self.queue_changed] = None
-        waiting = live.state.queue
-        self.send(queue_surface(live.record.id, waiting, is_update=False))
+        self._tell_queue(live, is_update=False)
 
     def hide_queue(self, conversation: ConversationId) -> None:
         """Stop showing it; nothing if it was not shown."""
         live = self.surfaces.pop(conversation, None)
+        self._queues_due.pop(conversation, None)
         if live is not None:
             live.queue_watchers.pop(self.queue_changed, None)
             self.hub.conversations.release(live)
 
     def queue_changed(self, live: Live) -> None:
         """A message was queued, taken or cancelled."""
-        self.send(queue_surface(live.record.id, live.state.queue, is_update=True))
+        self._tell_queue(live, is_update=True)
+
+    def _tell_queue(self, live: Live, *, is_update: bool) -> None:
+        """All of it; to a peer that does not keep up once it does, and then as it is then."""
+        if self.is_writable:
+            self.send(queue_surface(live.record.id, live.state.queue, is_update=is_update))
+        else:
+            self._queues_due.setdefault(live.record.id, is_update)
 
     def conversation_deleted(self, live: Live) -> None:
         """The conversation is gone: say so, and stop watching."""

@@ -178,15 +178,21 @@ class Connections:
             self._judge_alive(connection, now)
 
     def _judge_stalled(self, connection: Connection, now: float) -> None:
-        """Being far behind is fine; not draining a byte for too long is not."""
+        """Being far behind is fine; not draining a byte for too long is not, nor is to be told more
+        and more meanwhile: answers and notices are written at once.
+        """
         websocket = connection.websocket
         if websocket is None or connection.stalled_since is None:
             return
-        waiting = websocket.bytes_waiting
-        if waiting != connection.stalled_bytes:
+        behind = websocket.bytes_behind
+        # What waits of that which waited when it was paused: only draining changes it.
+        waiting = websocket.bytes_waiting - behind
+        is_draining = waiting != connection.stalled_bytes
+        if is_draining:
             connection.stalled_bytes = waiting
             connection.stalled_since = now
-        elif now - connection.stalled_since >= self.limits.stall_seconds_max:
+        stalled_s = now - connection.stalled_since
+        if behind > self.limits.frame_bytes_max or stalled_s >= self.limits.stall_seconds_max:
             self._stalled_total += 1
             connection.close(CloseCode.STALLED)
 

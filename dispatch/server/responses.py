@@ -8,7 +8,7 @@ is shown a part after the credential that asked for it ended.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Final
 
@@ -30,6 +30,7 @@ NDJSON: Final = "application/x-ndjson"
 # Answers are one reader's and of this moment; a browser must not guess what they are.
 _HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 _ENCODER: Final = msgspec.json.Encoder()
+_PIECE_BYTES: Final = 256 * 1024
 
 
 class Json(Response):
@@ -74,10 +75,11 @@ class Stream(StreamingResponse):
         async def write(message: Message) -> None:
             if not self._is_valid():
                 raise Outlived
-            with anyio.move_on_after(self._stall_seconds) as patience:
-                await send(message)
-            if patience.cancelled_caught:
-                raise Stalled
+            for piece in _pieces(message):
+                with anyio.move_on_after(self._stall_seconds) as patience:
+                    await send(piece)
+                if patience.cancelled_caught:
+                    raise Stalled
 
         try:
             async with aclosing(self._parts):
@@ -89,6 +91,19 @@ class Stream(StreamingResponse):
         except DispatchError as error:
             # The head is sent: there is no other way left to say it.
             log.warning("http.stream_failed", code=error.code)
+
+
+def _pieces(message: Message) -> Iterator[Message]:
+    """A large part piece by piece, so that the transport holds one and not all of it."""
+    body = message.get("body", b"")
+    if len(body) <= _PIECE_BYTES:
+        yield message
+        return
+    view = memoryview(body)
+    for start in range(0, len(view), _PIECE_BYTES):
+        yield {**message, "body": view[start : start + _PIECE_BYTES]}
+    # Returns when the last piece has begun to leave: until then its part is held.
+    yield {**message, "body": b""}
 
 
 def stream(

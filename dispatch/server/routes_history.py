@@ -8,6 +8,7 @@ Invariant: chunks are spliced from stored bytes, page by page; a reply is never 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Final
 
 import anyio
@@ -23,7 +24,7 @@ from dispatch.runtime.history import History
 from dispatch.runtime.shape import Details
 from dispatch.server.call import Call, Site, route
 from dispatch.server.responses import NDJSON, Json, stream
-from dispatch.storage.port import ConversationKey, ConversationRecord
+from dispatch.storage.port import ConversationKey, ConversationRecord, SealedTurn
 
 _METRICS: Final = msgspec.json.Decoder(Metrics)
 _ENCODER: Final = msgspec.json.Encoder()
@@ -61,10 +62,11 @@ async def _page(
     history: History, conversation: ConversationKey, since: int, before: int
 ) -> AsyncGenerator[bytes, None]:
     joint = b'{"chunks":['
-    async for page in history.pages(conversation, since=since, before=before):
-        if page.chunks:
-            yield joint + b",".join(page.chunks)
-            joint = b","
+    async with aclosing(history.pages(conversation, since=since, before=before)) as pages:
+        async for page in pages:
+            if page.chunks:
+                yield joint + b",".join(page.chunks)
+                joint = b","
     opening = b"" if joint == b"," else joint
     yield opening + b'],"latestSeq":%d}' % (before - 1)
 
@@ -122,9 +124,16 @@ async def _last(call: Call) -> Response:
         if live.current is not None:
             with anyio.move_on_after(call.site.limits.wait_seconds_max):
                 await live.current.sealed.wait()
-        content, turn = await hub.history.last_text(live.record.key)
-    reply = {"conversationId": conversation, "content": content}
-    return Json(reply if turn is None else {**reply, "turnId": turn})
+        parts = _answer(hub.history, live.record.key, conversation)
+    return stream(call, parts)
+
+
+async def _answer(
+    history: History, key: ConversationKey, conversation: ConversationId
+) -> AsyncGenerator[bytes, None]:
+    async with history.held_text(key) as (content, turn):
+        reply = {"conversationId": conversation, "content": content}
+        yield _ENCODER.encode(reply if turn is None else {**reply, "turnId": turn})
 
 
 async def _export(call: Call) -> Response:
@@ -145,24 +154,29 @@ async def _exported(
     yield _line(exported_conversation(record, details))
     metrics = dict(await site.services.store.metrics(record.key))
     turns = chunk_count = 0
-    async for turn, lines in site.hub.history.turns(record.key, before=record.last_seq + 1):
-        head = {
-            "type": "turn",
-            "turnId": turn.id,
-            "outcome": turn.outcome,
-            "sealedAt": turn.sealed_at_ms,
-            "firstSeq": turn.first_seq,
-            "chunkCount": turn.chunk_count,
-        }
-        data = metrics.get(turn.id)
-        if data:
-            head["metrics"] = _wire_metrics(data)
-        # Ids are of a restricted alphabet: they need no escaping.
-        opening = b'{"type":"chunk","turnId":"%b",' % turn.id.encode()
-        yield _line(head) + b"".join(ndjson(opening + line[1:]) for line in lines)
-        turns += 1
-        chunk_count += len(lines)
+    before = record.last_seq + 1
+    async with aclosing(site.hub.history.turns(record.key, before=before)) as kept:
+        async for turn, lines in kept:
+            yield _exported_turn(turn, lines, metrics.get(turn.id))
+            turns += 1
+            chunk_count += len(lines)
     yield _line({"type": "end", "turns": turns, "chunks": chunk_count})
+
+
+def _exported_turn(turn: SealedTurn, lines: list[bytes], metrics: bytes | None) -> bytes:
+    head = {
+        "type": "turn",
+        "turnId": turn.id,
+        "outcome": turn.outcome,
+        "sealedAt": turn.sealed_at_ms,
+        "firstSeq": turn.first_seq,
+        "chunkCount": turn.chunk_count,
+    }
+    if metrics:
+        head["metrics"] = _wire_metrics(metrics)
+    # Ids are of a restricted alphabet: they need no escaping.
+    opening = b'{"type":"chunk","turnId":"%b",' % turn.id.encode()
+    return _line(head) + b"".join(ndjson(opening + line[1:]) for line in lines)
 
 
 def exported_conversation(record: ConversationRecord, details: Details) -> dict[str, Any]:

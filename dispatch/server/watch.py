@@ -83,14 +83,19 @@ class Watch:
             "position": self.connection.position(head),
             "lastSeq": live.record.last_seq,
         }
-        current = live.current
-        if current is not None and current.first_offset is not None:
-            started_ms = current.started_ms
+        current, connection = live.current, self.connection
+        if current is None or current.first_offset is None:
+            await connection.until_writable()
+            connection.send(encode(frame))
+            return
+        async with history.holding(current.bytes_total):
             entries = await _between(history, live, current.first_offset - 1, head)
-            frame["turn"] = {"turnId": current.id, "startedAt": started_ms}
+            frame["turn"] = {"turnId": current.id, "startedAt": current.started_ms}
             frame["turn"] |= _fold(current.id, entries)
-        await self.connection.until_writable()
-        self.connection.send(encode(frame))
+            await connection.until_writable()
+            connection.send(encode(frame))
+            # Until it has left, it is held.
+            await connection.until_writable()
 
     def drop(self) -> None:
         """Stop watching."""

@@ -79,6 +79,7 @@ class WebSocket(asyncio.Protocol):
         "_sockets",
         "_state",
         "_transport",
+        "bytes_behind",
         "headers",
         "last_pong",
         "path",
@@ -97,8 +98,9 @@ class WebSocket(asyncio.Protocol):
         # Only until `opened` returns: a browser's headers are more than all the rest in here.
         self.headers: Sequence[tuple[bytes, bytes]] = head.headers
         self.subprotocol = subprotocol
-        # False between `paused` and `resumed`.
+        # False between `paused` and `resumed`; what was written all the same in between.
         self.writable = True
+        self.bytes_behind = 0
         self.last_pong = sockets.loop.time()
         # When the ping was sent that nothing has been heard since; None while all is well.
         self.unanswered_since: float | None = None
@@ -153,6 +155,8 @@ class WebSocket(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send bytes that are framed already; nothing once the connection is closing."""
         if self._state == _OPEN:
+            if not self.writable:
+                self.bytes_behind += len(data)
             self._transport.write(data)
         elif self._state == _OPENING and self._first is not None:
             self._first.append(data)
@@ -213,6 +217,7 @@ class WebSocket(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The peer reads more slowly than it is written to."""
         self.writable = False
+        self.bytes_behind = 0
         if self._receiver is not None:
             self._receiver.paused()
 

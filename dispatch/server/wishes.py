@@ -8,6 +8,7 @@ follows from it.
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dispatch.core.commands import Accepted, Subscribe
@@ -169,19 +170,22 @@ async def _is_retained(connection: Connection, live: Live, generation: str, offs
 async def _history(connection: Connection, live: Live, since: int, last_seq: int) -> None:
     """`chat.history` frames up to the seam, at least one."""
     sent = False
-    pages = connection.hub.history.pages(live.record.key, since=since, before=last_seq + 1)
-    async for page in pages:
-        await connection.until_writable()
-        sent = True
-        connection.send(
-            chunks_frame(
-                "chat.history",
-                live.record.id,
-                page.chunks,
-                page.last_seq,
-                more=page.last_seq < last_seq,
+    history = connection.hub.history
+    async with aclosing(history.pages(live.record.key, since=since, before=last_seq + 1)) as pages:
+        async for page in pages:
+            await connection.until_writable()
+            sent = True
+            connection.send(
+                chunks_frame(
+                    "chat.history",
+                    live.record.id,
+                    page.chunks,
+                    page.last_seq,
+                    more=page.last_seq < last_seq,
+                )
             )
-        )
+            # Until it has left, it is held.
+            await connection.until_writable()
     if not sent:
         latest = max(since, last_seq)
         connection.send(chunks_frame("chat.history", live.record.id, [], latest, more=False))

@@ -199,16 +199,11 @@ WITH
             (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?)
     )
 INSERT INTO event (position, conversation, turn, offset, payload)
-SELECT
-    given.position,
-    (
-        SELECT turn.conversation FROM turn, meta, owner
-        WHERE turn.key = given.turn
-            AND turn.conversation = given.conversation
-            AND meta.incarnation = owner.incarnation
-    ),
-    given.turn, given.offset, given.payload
-FROM given
+SELECT given.position, turn.conversation, given.turn, given.offset, given.payload
+FROM given LEFT JOIN turn ON
+    turn.key = given.turn
+    AND turn.conversation = given.conversation
+    AND (SELECT incarnation FROM meta) = (SELECT incarnation FROM owner)
 WHERE given.position IS NOT NULL
 """
 

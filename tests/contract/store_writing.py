@@ -151,8 +151,8 @@ class WritingContract(Shelved):
             Batch(seals=[seal(4)]),
             Batch(seals=[seal(77)]),
             Batch(seals=[seal(2), seal(2)]),
-            Batch(copies=[TurnCopy(TurnKey(2), TurnKey(30), ConversationKey(1), 1)]),
-            Batch(copies=[TurnCopy(TurnKey(77), TurnKey(30), ConversationKey(1), 1)]),
+            Batch(copies=[TurnCopy(TurnKey(2), TurnKey(30), ConversationKey(2), 1)]),
+            Batch(copies=[TurnCopy(TurnKey(77), TurnKey(30), ConversationKey(2), 1)]),
             Batch(copies=[TurnCopy(TurnKey(5), TurnKey(30), ConversationKey(3), 1)]),
         ],
         ids=lambda batch: ",".join(

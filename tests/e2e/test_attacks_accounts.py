@@ -221,7 +221,16 @@ async def test_a_foreign_conversation_is_in_every_frame_like_one_that_never_was(
 
 async def test_a_variant_of_a_foreign_id_finds_nothing(walls: DaemonProcess) -> None:
     """13: other case, another alphabet's letter, an account in front; for the owner as well."""
-    variants = ("THERE", "there.", "there ", "th\u0435re", "there\0", "a/there", "a:there", "../there")
+    variants = (
+        "THERE",
+        "there.",
+        "there ",
+        "th\u0435re",
+        "there\0",
+        "a/there",
+        "a:there",
+        "../there",
+    )
     async with (
         wire_of(walls.url, "a", "ann") as owner,
         wire_of(walls.url, "b", "bob") as bob,
@@ -244,9 +253,7 @@ async def test_a_foreign_position_gives_nothing_of_the_foreign_account(
     async with wire_of(walls.url, "a", "ann") as owner, wire_of(walls.url, "b", "bob") as bob:
         for number in range(6):
             message = f"{CANARY} {number}"
-            await owner.send(
-                type="chat.send", conversationId="same", message=message, model="echo"
-            )
+            await owner.send(type="chat.send", conversationId="same", message=message, model="echo")
             await owner.until_event("turn-sealed")
         positions = [f["position"] for f in owner.seen if f["type"] == "chat.delta"]
         await bob.send(type="chat.send", conversationId="same", message="mine", model="echo")

@@ -146,9 +146,7 @@ async def watching(daemon: DaemonProcess, headers: dict[str, str]) -> AsyncItera
 
 
 @pytest.fixture
-async def jwt_daemon(
-    start_daemon: StartDaemon, monkeypatch: pytest.MonkeyPatch
-) -> DaemonProcess:
+async def jwt_daemon(start_daemon: StartDaemon, monkeypatch: pytest.MonkeyPatch) -> DaemonProcess:
     """A daemon that takes tokens which end, with an endless turn in `c`."""
     monkeypatch.setenv("TESTS_JWT_SECRET", SECRET)
     daemon = await start_daemon(config("endless", more=JWT))
@@ -229,18 +227,18 @@ async def test_a_token_that_is_removed_takes_its_connections_along(tmp_path: Pat
         flags = {"data": tmp_path / "data", "port": 0}
         return load_settings(config=path, flags=flags, environment={})
 
-    async with in_process(settings(auth(*people))) as daemon:
-        async with (
-            wire_of(daemon.url, "a", "ann") as ann,
-            wire_of(daemon.url, "a", "bea") as bea,
-            wire_of(daemon.url, "b", "bob") as bob,
-        ):
-            left = settings(fewer).auth
-            assert isinstance(left, AuthSettings)
-            daemon.connections.authenticator.reload(left)
-            assert await closed_with(bob) == 4500
-            assert await closed_with(bea) == 4500
-            assert await pong(ann) == []
+    async with (
+        in_process(settings(auth(*people))) as daemon,
+        wire_of(daemon.url, "a", "ann") as ann,
+        wire_of(daemon.url, "a", "bea") as bea,
+        wire_of(daemon.url, "b", "bob") as bob,
+    ):
+        left = settings(fewer).auth
+        assert isinstance(left, AuthSettings)
+        daemon.connections.authenticator.reload(left)
+        assert await closed_with(bob) == 4500
+        assert await closed_with(bea) == 4500
+        assert await pong(ann) == []
 
 
 async def test_a_users_own_conversation_is_not_the_accounts(start_daemon: StartDaemon) -> None:
@@ -251,7 +249,9 @@ async def test_a_users_own_conversation_is_not_the_accounts(start_daemon: StartD
     more = auth(("a", "ann", "watch send"), ("a", "bea", "watch send"), ("b", "bob", "watch send"))
     daemon = await start_daemon('[agents.echo]\nkind = "echo"\ndelay_ms = 0\n' + more)
     async with wire_of(daemon.url, "a", "ann") as wire:
-        await wire.send(type="chat.send", conversationId="own", message="canary", clientMessageId="m")
+        await wire.send(
+            type="chat.send", conversationId="own", message="canary", clientMessageId="m"
+        )
         turn = (await wire.until_event("turn-sealed"))[-1]["event"]["turnId"]
     assert await daemon.stop() == 0
     with sqlite3.connect(daemon.data / "dispatch.db") as connection:

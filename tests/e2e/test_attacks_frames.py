@@ -163,7 +163,9 @@ HARMLESS: Final = {
     "a megabyte of numbers": b'{"type":"ping","x":[' + b"1," * 500_000 + b"1]}",
     "a megabyte of texts": b'{"type":"ping","x":[' + b'"[",' * 250_000 + b'""]}',
     "a megabyte of brackets in a text": b'{"type":"ping","x":"' + b"[{" * 500_000 + b'"}',
-    "a megabyte of keys": b'{"type":"ping",' + b",".join(b'"%x":1' % n for n in range(90_000)) + b"}",
+    "a megabyte of keys": b'{"type":"ping",'
+    + b",".join(b'"%x":1' % n for n in range(90_000))
+    + b"}",
     "a megabyte of escapes": b'{"type":"ping","x":"' + rb"\u0041" * 170_000 + b'"}',
 }
 # Of the daemon's time, for the largest frame there may be, on a machine that is busy.
@@ -209,7 +211,7 @@ async def test_a_hostile_ref_is_echoed_or_left_out_and_harms_nothing(
             b'"type":"chat.stop","conversationId":"c"',
             b'"type":"chat.subscribe","conversationId":"c","after":"x"',
         ):
-            await wire.socket.send(b"{%b,\"ref\":%b}" % (fields, ref), text=True)
+            await wire.socket.send(b'{%b,"ref":%b}' % (fields, ref), text=True)
             (told,) = await pong(wire)
             assert told["type"] in ("chat.error", "chat.stopped")
             assert len(json.dumps(told)) < 1_000
@@ -292,10 +294,9 @@ async def test_a_flood_of_tiny_frames_is_closed_and_nobody_else_waits(
         codes.append(await attack(daemon, flood))
 
     before = forget_peak(daemon)
-    async with bystander(daemon.url) as watch:
-        async with anyio.create_task_group() as tasks:
-            for _ in range(10):
-                tasks.start_soon(one)
+    async with bystander(daemon.url) as watch, anyio.create_task_group() as tasks:
+        for _ in range(10):
+            tasks.start_soon(one)
     # Who did not read the close frame in time was cut.
     assert set(codes) <= {POLICY, 0}
     assert POLICY in codes

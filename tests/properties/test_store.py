@@ -154,7 +154,7 @@ class Draft:
 
     def add_copy(self) -> None:
         sealed = [t.key for t in self.disk.turns.values() if t.state == "sealed"]
-        source = TurnKey(self.draw(st.sampled_from([*sealed, *sealed, 99])))
+        source = TurnKey(self.draw(st.sampled_from([*sealed, *sealed, *self.disk.turns, 99])))
         target = ConversationKey(self.draw(conversations))
         self.batch.copies.append(TurnCopy(source, TurnKey(self.draw(turns)), target, 1))
 

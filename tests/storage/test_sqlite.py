@@ -210,6 +210,19 @@ async def test_a_file_put_back_in_place_has_a_new_generation(data: Path) -> None
     assert await generation_of(data) == again
 
 
+async def test_a_backup_put_back_in_place_has_a_new_generation(data: Path, tmp_path: Path) -> None:
+    """Neither its inode nor its incarnation tells it from the file it replaces: its mark does."""
+    store = SqliteStore(data)
+    first = await store.open()
+    await store.commit(Batch(conversations=[conversation()]))
+    await store.backup(tmp_path / "backup")
+    await store.close()
+    (data / "dispatch.db").write_bytes((tmp_path / "backup").read_bytes())
+    again = await generation_of(data)
+    assert again != first.generation
+    assert await generation_of(data) == again
+
+
 async def test_a_backup_put_over_a_crashed_store_does_not_read_its_log(
     data: Path, tmp_path: Path
 ) -> None:
