@@ -27,9 +27,10 @@ from dispatch.storage.port import Batch, ConversationKey, EventRecord, Store, Tu
 
 log = structlog.get_logger()
 
-# After a batch this large the next one waits until the last began this long ago: many small
-# commits under load cost more than the wait. A quiet journal never waits.
-_LARGE_BATCH_ENTRIES: Final = 48
+# After a batch that gathered so many appends (merged ones counted) the next one waits until this
+# long after it began: otherwise the first delta of a burst would leave alone, and twice the commits
+# and writes would be made. A quiet journal, or one in lockstep with its reader, never waits.
+_LARGE_BATCH_APPENDS: Final = 8
 _LARGE_BATCH_SPACING_SECONDS: Final = 0.001
 _RETRY_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
 
@@ -147,6 +148,7 @@ class Outbox:
                 and last.size + len(escaped) <= self._journal.delta_bytes_max
             ):
                 last.grow(escaped)
+                self._journal.appends += 1
                 self.bytes_pending += len(escaped)
                 return len(escaped)
         payload = _PREFIXES[kind] + escaped + DELTA_SUFFIX
@@ -230,11 +232,14 @@ class Journal:
         self._events = 0
         self._batch_events = 0
         self._commit_seconds = 0.0
+        self._spaced_until = 0.0
+        self.appends = 0
         self.delta_bytes_max = delta_bytes_max
         self.trouble: DispatchError | None = None
 
     def wake(self, outbox: Outbox) -> None:
         """An outbox has something to commit."""
+        self.appends += 1
         self._dirty[outbox] = None
         self._work.set()
         self._idle.clear()
@@ -257,25 +262,25 @@ class Journal:
         """Commit batch after batch until cancelled."""
         while True:
             await self._work.wait()
+            if self._spaced_until > (now := self._clock.monotonic()):
+                await anyio.sleep(self._spaced_until - now)
             self._work.clear()
-            began = self._clock.monotonic()
-            entries = await self._commit_pending()
+            began, appends, self.appends = self._clock.monotonic(), self.appends, 0
+            await self._commit_pending()
             if not self._dirty:
                 self._idle.set()
-            elif entries >= _LARGE_BATCH_ENTRIES:
-                rest = _LARGE_BATCH_SPACING_SECONDS - (self._clock.monotonic() - began)
-                if rest > 0:
-                    await anyio.sleep(rest)
+            is_large = appends >= _LARGE_BATCH_APPENDS
+            self._spaced_until = began + _LARGE_BATCH_SPACING_SECONDS if is_large else 0.0
 
-    async def _commit_pending(self) -> int:
-        """One commit of everything that waits; the number of entries in it."""
+    async def _commit_pending(self) -> None:
+        """One commit of everything that waits."""
         failures = 0
         while True:
             taken, batch = self._take()
             if not taken:
                 # All of it was refused: the next one finds out whether there is room again.
                 self.trouble = None
-                return 0
+                return
             began = self._clock.monotonic()
             try:
                 await self._store.commit(batch)
@@ -287,13 +292,13 @@ class Journal:
                 continue
             except Conflict:
                 await self._commit_singly(taken)
-                return sum(len(t.pending) for t in taken)
+                return
             else:
                 self._observed(batch, began)
                 self._next_position += len(batch.events)
                 self._show(taken)
             self.trouble = None
-            return sum(len(t.pending) for t in taken)
+            return
 
     async def _commit_singly(self, taken: list[_Taken]) -> None:
         """Some admission is taken already: commit outbox by outbox to find whose."""
