@@ -37,6 +37,12 @@ class PeerError(DispatchError):
     http_status = 400
 
 
+class UnknownType(PeerError):
+    """A frame of a type that nobody here knows."""
+
+    code = "unknown_type"
+
+
 class Refused(DispatchError):
     """A well-formed request that a rule of the broker does not allow."""
 

@@ -28,7 +28,10 @@ def configure_logging(level: str, *, pretty: bool | None = None) -> None:
     """Log to stderr: for people on a terminal, a JSON object a line otherwise."""
     pretty = sys.stderr.isatty() if pretty is None else pretty
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer()
+        # A pretty traceback would show every local, and with them prompts and keys.
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if pretty
+        else structlog.processors.JSONRenderer()
     )
     exceptions: list[structlog.typing.Processor] = (
         [] if pretty else [structlog.processors.format_exc_info]

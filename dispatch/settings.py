@@ -59,6 +59,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     turn_bytes_max: Positive = 64 * MIB
     # One event of an agent, one line of a program: a tool's result fits.
     event_bytes_max: Positive = 4 * MIB
+    # Tool calls and requests of one turn that are open at once: its end has to close each of them.
+    turn_open_max: Positive = 1_000
+    # Tool calls and steps of one turn: each is looked up among the others.
+    turn_parts_max: Positive = 10_000
     # Longer than any agent that was seen to finish.
     turn_seconds_max: Seconds = 4 * 3600.0
     # The next turn waits so long for what is left of the last one's agent, and then goes on.

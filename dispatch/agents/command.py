@@ -51,6 +51,10 @@ ENVIRONMENT_PASSED: Final = (
     *("LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE"),
 )
 
+# As many of the longest lines as a turn may write: four times what a turn may hold, for what is
+# around the text.
+_OUTPUT_LINES: Final = 64
+
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -110,6 +114,8 @@ class CommandAgent:
         self._options = options
         self._ledger = ledger
         self._line_bytes_max = line_bytes_max
+        # Also of what says nothing, such as blank lines, which no limit on events would end.
+        self._output_bytes_max = _OUTPUT_LINES * line_bytes_max
         self._command = _words(name, options.command)
         self._cwd = _directory(name, options.cwd)
         self._environment = _environment(name, options)
@@ -223,10 +229,15 @@ class CommandAgent:
         """
         heard = _Heard()
         lines = Lines(self._line_bytes_max)
-        ended = False
+        ended, size = False, 0
         while not ended:
             data = await process.read()
             ended = not data
+            size += len(data)
+            if size > self._output_bytes_max:
+                raise AgentFailure(
+                    f"the program wrote more than {self._output_bytes_max} bytes", "too_large"
+                )
             for line in lines.feed(data) if data else lines.rest():
                 event = decode_line(line)
                 if isinstance(event, Done):

@@ -46,7 +46,9 @@ class Lines:
         """The lines that `data` completes, blank ones left out. Raises after the good ones."""
         first, *others = data.split(b"\n")
         for piece in others:
-            yield from self._close(first)
+            # Nothing but line ends must cost next to nothing: a program may write them for ever.
+            if first or self._open:
+                yield from self._close(first)
             first = piece
         self._extend(first)
 

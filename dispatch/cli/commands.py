@@ -230,7 +230,7 @@ def list_conversations(search: str | None, limit: int | None, url: str, as_json:
 
     found = ask(url, lambda http: http.conversations(search=search, limit=limit))
     if is_text(as_json):
-        show_conversations(found, datetime.now(UTC))
+        show_conversations(found, datetime.now(UTC), search)
     else:
         write_json(*found)
 

@@ -269,10 +269,13 @@ class Talk:
         self._is_empty = False
 
 
-def show_conversations(conversations: Sequence[ConversationSummary], now: datetime) -> None:
+def show_conversations(
+    conversations: Sequence[ConversationSummary], now: datetime, search: str | None = None
+) -> None:
     """The list, newest activity first."""
     if not conversations:
-        note('no conversations yet; dispatch send "hello" starts one')
+        nothing = 'no conversations yet; dispatch send "hello" starts one'
+        note(nothing if search is None else f'nothing matches "{search}"')
         return
     styles = {"active": "green", "closed": "dim"}
     _show_rows(

@@ -115,6 +115,16 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     errored: bool = False
     done: Done | None = None
 
+    @property
+    def open_count(self) -> int:
+        """How much has to be closed when it ends."""
+        return len(self.open_tools) + len(self.open_requests)
+
+    @property
+    def part_count(self) -> int:
+        """How much is remembered of it until it ends."""
+        return len(self.tool_steps) + len(self.steps)
+
 
 def is_legal(turn: Turn, event: AnyEvent) -> bool:
     """Whether the table has a row for it."""

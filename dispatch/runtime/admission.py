@@ -21,7 +21,9 @@ from dispatch.agents.port import Agent, AgentFailure, Input
 from dispatch.core.commands import Accepted, OnBusy, TurnBody
 from dispatch.core.content import Fold
 from dispatch.core.identity import ConversationId, TurnId, UserId
+from dispatch.core.turn import Turn
 from dispatch.errors import DispatchError
+from dispatch.settings import Limits
 from dispatch.storage.port import TurnKey, TurnRecord
 
 _BODY_ENCODER: Final = msgspec.json.Encoder()
@@ -197,3 +199,15 @@ class CurrentTurn:
         """Raise `AgentFailure` where its events are more than a turn may write."""
         if self.bytes_total > bytes_max:
             raise AgentFailure(f"the turn is over its {bytes_max} bytes", "turn_too_large")
+
+
+def check_parts(running: Turn | None, limits: Limits) -> None:
+    """Raise `AgentFailure` where a turn has more to be closed, or remembered, than is allowed."""
+    if running is not None and running.open_count > limits.turn_open_max:
+        raise AgentFailure(
+            f"more than {limits.turn_open_max} tool calls and requests are open", "too_many"
+        )
+    if running is not None and running.part_count > limits.turn_parts_max:
+        raise AgentFailure(
+            f"the turn has more than {limits.turn_parts_max} tool calls and steps", "too_many"
+        )

@@ -43,6 +43,23 @@ class SystemClock:
         return time.monotonic()
 
 
+class PassedTime:
+    """Wall time that runs ahead of the monotonic clock for nobody: what is removed for its age is
+    removed for time that passed, not for a clock that was set forward.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        """Believe the wall clock as it stands."""
+        self._clock = clock
+        self._began_ms = clock.now_ms()
+        self._began_s = clock.monotonic()
+
+    def now_ms(self) -> int:
+        """Epoch milliseconds; after a jump forward, as if there had been none."""
+        passed_ms = round((self._clock.monotonic() - self._began_s) * 1000)
+        return min(self._clock.now_ms(), self._began_ms + passed_ms)
+
+
 class RandomIds:
     """80 random bits: no collision among any number of turns a disk can hold."""
 

@@ -86,8 +86,8 @@ class Feed:
 
     @property
     def head(self) -> int:
-        """The offset of the newest entry shown."""
-        return self.ring.head
+        """The offset of the newest entry shown; what was published and not flushed is not."""
+        return self.ring.head - len(self._fresh)
 
     @property
     def is_followed(self) -> bool:
@@ -96,7 +96,7 @@ class Feed:
 
     def join(self, cursor: Cursor) -> None:
         """Put a cursor that stands at the head into the hot set."""
-        assert cursor.offset == self.ring.head, "only the head is hot"
+        assert cursor.offset == self.head, "only the head is hot"
         cursor.is_hot = True
         self._hot.setdefault(cursor.follower.encoding, {})[cursor] = None
 
@@ -104,7 +104,7 @@ class Feed:
         """Take a cursor out; its offset is the head, which it was given."""
         if cursor.is_hot:
             cursor.is_hot = False
-            cursor.offset = self.ring.head
+            cursor.offset = self.head
             del self._hot[cursor.follower.encoding][cursor]
 
     def read(self, cursor: Cursor, *, bytes_max: int) -> bytes | Gap:
@@ -120,6 +120,9 @@ class Feed:
         found = self.ring.read(cursor.offset, bytes_max=bytes_max)
         if isinstance(found, Gap):
             return found
+        if self._fresh:
+            # The flush gives these to who stands at the head.
+            found = [entry for entry in found if entry.offset <= self.head]
         if not found:
             return b""
         data = encoding.entries(self.conversation, found)

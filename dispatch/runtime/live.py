@@ -34,8 +34,9 @@ from dispatch.core.identity import TurnId, UserId
 from dispatch.core.notices import StatusNotice
 from dispatch.core.turn import metrics_of
 from dispatch.errors import DispatchError
-from dispatch.runtime.admission import Admission, CurrentTurn
+from dispatch.runtime.admission import Admission, CurrentTurn, check_parts
 from dispatch.runtime.journal import Outbox, PendingChange
+from dispatch.runtime.seal import PendingSeal
 from dispatch.runtime.services import Services
 from dispatch.runtime.shape import Shape, decode_details, encode_details, take_back
 from dispatch.storage.port import (
@@ -45,7 +46,6 @@ from dispatch.storage.port import (
     Piece,
     TurnChange,
     TurnRecord,
-    TurnSeal,
 )
 
 # A JSON escape is at most six bytes a character.
@@ -87,6 +87,7 @@ class Live:
         "queued",
         "record",
         "seal_watchers",
+        "sealing",
         "services",
         "state",
         "subscribers",
@@ -103,6 +104,7 @@ class Live:
         self.outbox = Outbox(services.journal, record.key, self.feed)
         self.state = State(status="closed" if record.status == "closed" else "idle")
         self.current: CurrentTurn | None = None
+        self.sealing: PendingSeal | None = None
         self.queued: dict[TurnId, TurnRecord] = {}
         self.held: deque[Admission] = deque()
         self.interrupts: deque[Admission] = deque()
@@ -167,15 +169,15 @@ class Live:
 
     def write_row(self, batch: Batch, offset: int) -> None:
         """Add the conversation's row as it is now; `offset` as in `PendingChange.write`."""
-        batch.conversations.append(self._row(offset))
-
-    def _row(self, offset: int) -> ConversationRecord:
-        return msgspec.structs.replace(
+        row = msgspec.structs.replace(
             self.record,
             last_offset=offset,
             details=encode_details(self.details),
             epoch=self.services.opened.incarnation,
         )
+        if self.sealing is not None:
+            self.sealing.update(row, batch)
+        batch.conversations.append(row)
 
     def _tell_status(self, _offset: int) -> None:
         self.is_stored = True
@@ -275,6 +277,7 @@ class Live:
         else:
             self._check_event_size(encode_event(event))
             self.apply(rules.agent_event(self.state, current.id, event))
+            check_parts(self.state.running, limits)
         current.check_bytes(limits.turn_bytes_max)
         if current.fold.bytes_waiting > limits.staged_bytes_max:
             self._stage(current)
@@ -344,37 +347,23 @@ class Live:
         self.outbox.change(PendingChange(_nothing, lambda _: inbox.put(Respond(response))))
 
     def _seal(self, outcome: str) -> None:
-        """Put the end on its way: the chunks get their seqs in the commit that ends the turn."""
-        current = self.current
+        current, running = self.current, self.state.running
         assert current is not None, "only a running turn is sealed"
-        current.fold.finish()
-        _, rest = current.fold.take()
-        running = self.state.running
         assert running is not None
         metrics = _ENCODER.encode(metrics_of(running))
-        count, now_ms = current.fold.chunk_count, self.services.clock.now_ms()
-
-        written: dict[str, ConversationStatus] = {}
+        seal = PendingSeal(current, outcome, metrics, self.services.clock.now_ms())
+        self.sealing = seal
 
         def write(batch: Batch, offset: int) -> None:
-            first_seq = self.record.last_seq + 1
-            batch.seals.append(
-                TurnSeal(current.key, outcome, now_ms, first_seq, count, rest, offset, metrics)
-            )
-            row = self._row(offset)
-            row.last_seq = self.record.last_seq + count
-            row.active_at_ms = now_ms
-            if row.status != "closed":
-                waits = self.state.queue or self.state.steers
-                row.status = written["status"] = "active" if waits else "idle"
-            batch.conversations.append(row)
+            seal.write(batch, offset, self.record.last_seq, self.state)
+            self.write_row(batch, offset)
 
         def durable(offset: int) -> None:
-            self.record.last_seq += count
+            self.sealing = None
+            seal.update(self.record)
             self.record.last_offset = offset
-            self.record.active_at_ms = now_ms
             self._sealed(current)
-            if self.state.status == "idle" and written.get("status") == "active":
+            if self.state.status == "idle" and seal.is_awaited:
                 # What waited was cancelled while this was written.
                 self.outbox.change(PendingChange(self.write_row))
 

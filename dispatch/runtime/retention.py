@@ -57,7 +57,8 @@ async def forget_conversations(
     """Delete conversations that were idle long enough, in the ordinary way; how many."""
     if settings.conversations_seconds is None:
         return 0
-    idle_before_ms = services.clock.now_ms() - round(settings.conversations_seconds * 1000)
+    # What goes here cannot be had back: a clock that was set wrong is no reason.
+    idle_before_ms = services.passed.now_ms() - round(settings.conversations_seconds * 1000)
     total = 0
     for record in await services.store.idle_since(idle_before_ms):
         owner = Principal(record.account, record.user, _RIGHTS)

@@ -7,12 +7,12 @@ Invariant: nothing here belongs to one conversation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
 from dispatch.agents.port import Agent
-from dispatch.runtime.clock import Clock, Ids
+from dispatch.runtime.clock import Clock, Ids, PassedTime
 from dispatch.runtime.feed import Feeds
 from dispatch.runtime.journal import Journal
 from dispatch.settings import Limits
@@ -55,6 +55,11 @@ class Services:
     began: Callable[[Live], None] = _unwired
     ended: Callable[[Live], None] = _unwired
     is_draining: bool = False
+    passed: PassedTime = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Time passes from here on."""
+        self.passed = PassedTime(self.clock)
 
     def agent_of(self, model: str | None) -> tuple[str, Agent | None, str | None]:
         """The agent's name, the agent if configured, and what of `model` goes to it."""

@@ -128,7 +128,7 @@ class Connection:
         except wish.BadFrame as error:
             self.send(self.dialect.error(error, error.conversation, error.ref))
         except wish.UnknownFrame as error:
-            self.send(self.dialect.error(error, kind="error"))
+            self.send(self.dialect.error(error, ref=error.ref, kind="error"))
         else:
             self._take(command)
 
@@ -247,8 +247,10 @@ class Connection:
         watch.is_following = True
         try:
             while self.is_open and self.watches.get(watch.live.record.id) is watch:
-                if watch.has_gap and not await watch.catch_up_from_journal(self.hub.history):
-                    await self._resync(watch)
+                if watch.has_gap:
+                    # It may be dropped meanwhile: nothing is done with it before asking again.
+                    if not await watch.catch_up_from_journal(self.hub.history):
+                        await self._resync(watch)
                 elif watch.catch_up():
                     return
                 elif not watch.has_gap:
@@ -314,8 +316,10 @@ class Connection:
 
     def _at_once(self, command: wish.Frame) -> bool:
         match command:
-            case wish.Ping():
+            case wish.Ping(ref=None):
                 self.write(_PONG)
+            case wish.Ping(ref=ref):
+                self.reply({"type": "pong"}, ref)
             case wish.ChatUnsubscribe(conversation=conversation):
                 self.unwatch(conversation)
             case wish.ConversationsWatch(ref=ref):

@@ -33,6 +33,10 @@ from dispatch.server.websocket import WebSocket
 # One line of a head, as most servers have it: a URL or a header over it is no honest client's.
 LINE_BYTES_MAX: Final = 8 * 1024
 
+# Requests that wait behind one that is being answered: each is held as a whole, and a quarter of a
+# megabyte of the network holds thousands of them.
+PIPELINED_MAX: Final = 64
+
 
 class Http1(HttpToolsProtocol):
     """One connection that speaks HTTP, until it upgrades or ends."""
@@ -128,6 +132,9 @@ class Http1(HttpToolsProtocol):
         self._edge.date()
         self._head_begun = True
         self._header_bytes = 0
+        if len(self.pipeline) >= PIPELINED_MAX and self._problem is None:
+            text = f"more than {PIPELINED_MAX} requests wait on this connection"
+            self._problem = refusal(TooMany(text, retry_after_ms=1000))
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request's target."""

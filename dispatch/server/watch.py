@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Watch:
     """A subscription. The conversation stays in memory while one lives."""
 
-    __slots__ = ("connection", "cursor", "is_following", "live")
+    __slots__ = ("connection", "cursor", "is_dropped", "is_following", "live")
 
     def __init__(self, connection: Connection, live: Live, offset: int) -> None:
         """Stand after `offset`, cold; the caller has loaded (and so holds) the conversation."""
@@ -38,6 +38,8 @@ class Watch:
         self.cursor = Cursor(live.feed, connection, offset)
         # Somebody already brings it to the head: nobody else may, or frames would double.
         self.is_following = False
+        # Nothing is written for it any more, whatever was being read for it.
+        self.is_dropped = False
         live.subscribers[self] = None
 
     @property
@@ -66,7 +68,11 @@ class Watch:
         cursor, feed, connection = self.cursor, self.live.feed, self.connection
         while connection.is_open and cursor.offset < feed.ring.floor:
             await connection.until_writable()
-            entries = await history.events(self.live.record.key, cursor.offset)
+            # The disk may be ahead of what was shown: a cursor past the head would never stop.
+            due = min(EVENTS_PAGE, feed.head - cursor.offset)
+            entries = await history.events(self.live.record.key, cursor.offset, due)
+            if self.is_dropped:
+                return True
             if not entries:
                 return False
             cursor.offset = entries[-1].offset
@@ -86,19 +92,24 @@ class Watch:
         current, connection = live.current, self.connection
         if current is None or current.first_offset is None:
             await connection.until_writable()
-            connection.send(encode(frame))
+            self._send(frame)
             return
         async with history.holding(current.bytes_total):
             entries = await _between(history, live, current.first_offset - 1, head)
             frame["turn"] = {"turnId": current.id, "startedAt": current.started_ms}
             frame["turn"] |= _fold(current.id, entries)
             await connection.until_writable()
-            connection.send(encode(frame))
+            self._send(frame)
             # Until it has left, it is held.
             await connection.until_writable()
 
+    def _send(self, frame: dict[str, Any]) -> None:
+        if not self.is_dropped:
+            self.connection.send(encode(frame))
+
     def drop(self) -> None:
         """Stop watching."""
+        self.is_dropped = True
         self.live.feed.leave(self.cursor)
         self.live.subscribers.pop(self, None)
 

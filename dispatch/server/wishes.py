@@ -36,8 +36,8 @@ async def carry_out(connection: Connection, command: wish.Frame) -> None:
             await _stop(connection, command)
         case wish.ChatFork():
             await _fork(connection, command)
-        case wish.ChatRespond(conversation=conversation, response=response):
-            await connection.hub.broker.respond(connection.principal, conversation, response)
+        case wish.ChatRespond():
+            await _respond(connection, command)
         case wish.ChatRead():
             await _read(connection, command)
         case wish.SurfaceFrame():
@@ -151,10 +151,15 @@ async def _subscribe(connection: Connection, subscribe: Subscribe, ref: str | in
     start = seam.head if not recovered else after.offset if after else seam.in_flight
     watch = connection.watch(live, start)
     connection.reply(seam.subscribed(recovered=recovered), ref)
-    if not recovered:
-        await watch.snapshot(connection.hub.history)
-    elif subscribe.since_seq is not None:
-        await _history(connection, live, subscribe.since_seq, seam.last_seq)
+    # A peer that drains meanwhile must not be brought to the head ahead of what was announced.
+    watch.is_following = True
+    try:
+        if not recovered:
+            await watch.snapshot(connection.hub.history)
+        elif subscribe.since_seq is not None:
+            await _history(connection, live, subscribe.since_seq, seam.last_seq)
+    finally:
+        watch.is_following = False
     await connection.follow(watch)
 
 
@@ -251,6 +256,21 @@ async def _fork(connection: Connection, command: wish.ChatFork) -> None:
     forked_from = {"conversationId": command.conversation, "turnId": command.turn}
     frame = {"type": "chat.forked", "conversationId": fork, "forkedFrom": forked_from}
     connection.reply(frame, command.ref)
+
+
+async def _respond(connection: Connection, command: wish.ChatRespond) -> None:
+    """A connection that watches sees the request close; to one that does not it is told here."""
+    response = command.response
+    await connection.hub.broker.respond(connection.principal, command.conversation, response)
+    if command.conversation not in connection.watches:
+        frame = {
+            "type": "chat.request.closed",
+            "conversationId": command.conversation,
+            "requestId": response.request_id,
+            "outcome": "answered",
+            "by": connection.user,
+        }
+        connection.reply(frame, command.ref)
 
 
 async def _read(connection: Connection, command: wish.ChatRead) -> None:

@@ -208,7 +208,9 @@ class MemoryStore:
             staged = sum(len(piece.data) for piece in disk.pieces.get(key, {}).values())
             turn = disk.turns.get(key)
             events = disk.events.get(turn.conversation, {}) if turn is not None else {}
-            shown = [events[offset] for offset in sorted(events) if events[offset].turn == key]
+            first = (turn.first_offset or 0) if turn is not None else 0
+            log = [events[offset] for offset in sorted(events) if offset >= first]
+            shown = [event for event in log if event.turn == key]
             found[key] = (staged, shown)
         return found
 

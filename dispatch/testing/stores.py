@@ -169,7 +169,7 @@ class YieldingStore(StoreWrapper):
 
 
 class HeldStore(StoreWrapper):
-    """Keeps commits open until it is told to let go. `batches` are those that were written."""
+    """Keeps commits open until it is told to let go. `batches` are those whose caller was told."""
 
     def __init__(self, inner: Store) -> None:
         """Begin by holding nothing."""
@@ -178,11 +178,15 @@ class HeldStore(StoreWrapper):
         self._reached = asyncio.Event()
         self._free = asyncio.Event()
         self._free.set()
+        self._is_behind = False
 
-    def hold(self) -> None:
-        """Keep every commit open from now on."""
+    def hold(self, *, behind: bool = False) -> None:
+        """Keep every commit open from now on: before it is written, or `behind` that, when the disk
+        has it and nobody knows.
+        """
         self._reached.clear()
         self._free.clear()
+        self._is_behind = behind
 
     async def reached(self) -> None:
         """Return once a commit is being held."""
@@ -194,11 +198,17 @@ class HeldStore(StoreWrapper):
 
     async def commit(self, batch: Batch) -> None:
         """See `Store`."""
+        if not self._is_behind:
+            await self._held()
+        await self.inner.commit(batch)
+        if self._is_behind:
+            await self._held()
+        self.batches.append(batch)
+
+    async def _held(self) -> None:
         if not self._free.is_set():
             self._reached.set()
             await self._free.wait()
-        await self.inner.commit(batch)
-        self.batches.append(batch)
 
 
 class FaultyStore(StoreWrapper):

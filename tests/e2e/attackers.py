@@ -130,6 +130,21 @@ def raw_websocket(
     return sock
 
 
+def ask_raw(daemon: DaemonProcess, start: bytes, *lines: bytes) -> bytes:
+    """A request as it is written, and its whole answer."""
+    host = daemon.url.removeprefix("http://").encode()
+    head = b"\r\n".join([start, b"Host: " + host, *lines, b"Connection: close", b"", b""])
+    with raw_socket(daemon.url) as sock:
+        sock.sendall(head)
+        answer = b""
+        try:
+            while part := sock.recv(65536):
+                answer += part
+        except (ConnectionResetError, TimeoutError):
+            pass
+        return answer
+
+
 def read_close(sock: socket.socket) -> int:
     """Read to the end; the code of the close frame, or 0 where the connection was just cut."""
     received = bytearray()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from itertools import repeat
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from tests.e2e.attackers import (
     http_of,
     peak_mebibytes,
     pong,
+    raw_socket,
     raw_websocket,
     read_close,
     send_for,
@@ -312,6 +314,24 @@ async def test_a_client_at_the_permitted_rate_goes_on(daemon: DaemonProcess) -> 
             await wire.socket.send('{"type":"ping"}', text=True)
         for _ in range(3_000):
             assert (await wire.next())["type"] == "pong"
+
+
+async def test_requests_in_a_row_that_nobody_waits_for_are_not_all_held(
+    daemon: DaemonProcess,
+) -> None:
+    """23 over HTTP: thousands of pipelined requests on each of forty connections."""
+    host = daemon.url.removeprefix("http://")
+    one = f"GET /conversations HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    before = forget_peak(daemon)
+    with ExitStack() as stack:
+        sockets = [
+            stack.enter_context(raw_socket(daemon.url, receive_bytes=4096)) for _ in range(40)
+        ]
+        async with bystander(daemon.url) as watch, anyio.create_task_group() as tasks:
+            for sock in sockets:
+                tasks.start_soon(anyio.to_thread.run_sync, send_for, sock, [one * 8_000], 2)
+    assert watch.worst < 1.0
+    assert peak_mebibytes(daemon) - before < 60
 
 
 async def test_a_request_of_ten_megabytes_is_refused_by_its_length(daemon: DaemonProcess) -> None:

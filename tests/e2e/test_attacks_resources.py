@@ -13,6 +13,7 @@ from collections import Counter
 import anyio
 import anyio.abc
 import httpx
+import pytest
 
 from tests.e2e.agents import config
 from tests.e2e.attackers import (
@@ -21,7 +22,6 @@ from tests.e2e.attackers import (
     auth,
     bearer,
     bystander,
-    cpu_seconds,
     figures,
     forget_peak,
     http_of,
@@ -267,4 +267,23 @@ async def test_a_queue_takes_a_hundred_messages_and_no_more(start_daemon: StartD
         assert int(response.headers["retry-after"]) >= 1
         queue = (await http.delete("/conversations/c/queue/nobody")).json()["queue"]
         assert [entry["text"] for entry in queue] == [f"{number}" for number in range(100)]
-        assert cpu_seconds(daemon) < GUARD_SECONDS
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="an account's waiting messages are bounded in number and not in bytes: `intake` keeps "
+    "the body and the text of each in memory, some 2.2 bytes for each that was sent",
+)
+async def test_what_an_account_has_waiting_is_bounded_in_bytes_too(
+    start_daemon: StartDaemon,
+) -> None:
+    """27: a hundred messages of nearly a mebibyte, in three queues."""
+    daemon = await start_daemon(config("silent"))
+    async with v1_wire(daemon.url) as wire:
+        before = resident_mebibytes(daemon)
+        for conversation in ("a", "b", "c"):
+            await wire.send(type="chat.send", conversationId=conversation, message="go")
+            for _ in range(35):
+                await wire.send(type="chat.queue", conversationId=conversation, text="q" * 900_000)
+                await pong(wire)
+        assert resident_mebibytes(daemon) - before < 64

@@ -70,16 +70,19 @@ class Following(RuleBasedStateMachine):
         )
     )
     def publish(self, runs: list[tuple[int, list[int]]]) -> None:
-        """One commit: runs of several conversations, then one flush."""
+        """Runs of several conversations, to be shown by the next flush."""
         for number, sizes in runs:
             log, feed = self.logs[number], self.feeds[number]
             entries = [
                 Entry(offset, TURN, f"{number}:{offset}:".encode() + b"x" * size)
-                for offset, size in enumerate(sizes, feed.head + 1)
+                for offset, size in enumerate(sizes, feed.ring.head + 1)
             ]
             if entries:
                 log += entries
                 self.every.publish(feed, entries)
+
+    @rule()
+    def flush(self) -> None:
         self.every.flush()
 
     @rule(target=watchers, number=st.integers(0, FEEDS - 1), back=st.integers(0, 30))
@@ -143,7 +146,7 @@ class Following(RuleBasedStateMachine):
     def rings_are_bounded_each_and_together(self) -> None:
         feeds: list[Feed] = getattr(self, "feeds", [])
         for feed in feeds:
-            held = feed.head - feed.ring.floor
+            held = feed.ring.head - feed.ring.floor
             assert held <= self.events_max
             assert feed.ring.bytes_held <= self.bytes_max or held == 1
         total = sum(feed.ring.bytes_held for feed in feeds)

@@ -62,7 +62,8 @@ def feeds(
 
 
 def entries(feed: Feed, *payloads: bytes) -> list[Entry]:
-    return [Entry(offset, T, payload) for offset, payload in enumerate(payloads, feed.head + 1)]
+    first = feed.ring.head + 1
+    return [Entry(offset, T, payload) for offset, payload in enumerate(payloads, first)]
 
 
 def show(every: Feeds, feed: Feed, *payloads: bytes) -> None:
@@ -163,6 +164,34 @@ def test_who_leaves_in_the_middle_of_a_flush_was_given_all_of_it() -> None:
     show(every, feed, b"c")
     assert [len(line.writes) for line in lines] == [2, 1, 2]
     assert lines[1].cursors[0].offset == 2
+
+
+def test_who_leaves_before_the_flush_was_not_given_what_waits_for_it() -> None:
+    # As a sender whose acknowledgement fills its transport just before the turn is shown.
+    every = feeds()
+    feed = every.new_feed(C1, 0)
+    watcher = Watcher(feed, after=0)
+    watcher.resume()
+    every.publish(feed, entries(feed, b"a", b"b"))
+    watcher.pause()
+    every.flush()
+    watcher.resume()
+    show(every, feed, b"c")
+    assert watcher.offsets == [1, 2, 3]
+
+
+def test_who_comes_before_the_flush_is_given_what_waits_for_it_once() -> None:
+    every = feeds()
+    feed = every.new_feed(C1, 0)
+    show(every, feed, b"a")
+    every.publish(feed, entries(feed, b"b", b"c"))
+    assert feed.head == 1
+    watcher = Watcher(feed, after=0)
+    watcher.resume()
+    assert watcher.offsets == [1]
+    every.flush()
+    assert feed.head == 3
+    assert watcher.offsets == [1, 2, 3]
 
 
 def test_only_who_stands_at_the_head_may_be_hot() -> None:

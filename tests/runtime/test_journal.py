@@ -36,6 +36,9 @@ A, B = ConversationKey(1), ConversationKey(2)
 FULL = StorageFull("no room")
 STEP = encode_event(StepComplete("s"))
 
+# Of virtual time: shorter than the spacing of large batches.
+TICK_SECONDS = 0.0001
+
 
 def turn_of(key: ConversationKey) -> tuple[TurnKey, TurnId]:
     """The one turn of a conversation."""
@@ -528,7 +531,7 @@ def test_behind_a_large_batch_the_next_one_gathers_for_a_millisecond() -> None:
                 desk.step()
                 desk.store.release()
                 for _ in range(5):
-                    await anyio.sleep(0.0001)
+                    await anyio.sleep(TICK_SECONDS)
                     desk.step()
                 await desk.journal.idle()
         return [len(batch.events) for batch in desk.store.batches]

@@ -3,6 +3,7 @@
 import anyio
 import msgspec
 import pytest
+from anyio.lowlevel import checkpoint
 
 from dispatch.core.events import Done, StepComplete, TextDelta, TokenUsage, Usage
 from dispatch.core.identity import LOCAL, ConversationId
@@ -10,12 +11,14 @@ from dispatch.core.turn import Metrics
 from dispatch.runtime.shape import Details, decode_details, encode_details, take_back
 from dispatch.settings import Limits
 from dispatch.storage.memory import MemoryStore
+from dispatch.storage.memory_disk import MemoryDisk
 from dispatch.testing import (
     FOR_EVER,
     Gate,
     HeldStore,
     ManualClock,
     ScriptedAgent,
+    SequentialIds,
     Step,
     broker_on,
 )
@@ -127,6 +130,40 @@ async def test_the_row_follows_the_turns() -> None:
         assert record.created_at_ms == began
         assert record.last_message == ("hi " * 100)[:200]
         assert record.epoch == 1
+
+
+@pytest.mark.parametrize("verb", ["set_title", "close", "queue"])
+async def test_what_is_written_right_behind_the_seal_takes_nothing_back(verb: str) -> None:
+    disk, ids = MemoryDisk(), SequentialIds()
+    store = HeldStore(MemoryStore(disk))
+    agent = ScriptedAgent(script=lambda r: ["said", FOR_EVER] if r.message == "one" else ["ok"])
+    verbs = {
+        "set_title": lambda: broker.catalog.set_title(LOCAL, C1, "named"),
+        "close": lambda: broker.broker.close(LOCAL, C1),
+        "queue": lambda: broker.send("two", on_busy="queue"),
+    }
+    async with broker_on(store, agents=[agent], ids=ids) as broker:
+        async with broker.watching() as watcher:
+            await broker.send("one")
+            await watcher.until_kind("text-delta")
+        store.hold()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(broker.stop)
+            tasks.start_soon(verbs[verb])
+            await store.reached()
+            store.release()
+            while not any(batch.seals for batch in store.batches):
+                await checkpoint()
+            # Killed before the conversation's next row could put it right.
+            store.hold()
+            tasks.cancel_scope.cancel()
+    (row,) = disk.conversations.values()
+    assert row.last_seq == 2
+    async with broker_on(MemoryStore(disk), agents=[agent], ids=ids) as broker:
+        await broker.until_idle()
+        await broker.send("three")
+        await broker.until_idle()
+        assert await audit(broker.store) == []
 
 
 # -- the shape of a conversation ---------------------------------------------------------------

@@ -6,8 +6,9 @@ but the position it last saw.
 """
 
 import json
+from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 # What a socket takes before its peer counts as slow.
 _BUFFER_BYTES = 600
+
+# Of virtual time.
+PATIENCE_SECONDS = 0.1
 
 
 def unframed(data: bytes) -> list[bytes]:
@@ -53,6 +57,10 @@ class Socket:
     @property
     def bytes_waiting(self) -> int:
         return sum(map(len, self._waiting))
+
+    @property
+    def bytes_behind(self) -> int:
+        return self.bytes_waiting
 
     def write(self, data: bytes) -> None:
         if not self.is_open:
@@ -111,8 +119,7 @@ class Socket:
             self._device.receive(json.loads(text))
 
 
-@dataclass
-class Shown:
+class Shown(NamedTuple):
     """A frame that a device was shown, and the position it had seen before."""
 
     after: int
@@ -120,20 +127,41 @@ class Shown:
     frame: dict[str, Any]
 
 
+class Snapshot(NamedTuple):
+    """What a device was given instead of events."""
+
+    offset: int
+    frame: dict[str, Any]
+
+
+class Wish(NamedTuple):
+    """A subscription that was asked for: after a position, or with history after a seq."""
+
+    after: int | None = None
+    since_seq: int | None = None
+
+
 @dataclass
 class Watching:
-    """What a device knows of a conversation: where it is, and what it was shown, in order."""
+    """What a device knows of a conversation: where it is, and what it was shown, in order.
+
+    `expects`: what a reply has announced, before which nothing else may come.
+    """
 
     position: int | None = None
-    # Where the running turn begins, for a subscription without a position.
-    from_turn: str | None = None
     is_subscribed: bool = False
-    # Between a reply and the snapshot or history it announces, nothing else may come.
+    wishes: deque[Wish] = field(default_factory=deque)
     expects: str | None = None
-    since_seq: int = 0
+    reply: dict[str, Any] = field(default_factory=dict)
     shown: list[Shown] = field(default_factory=list)
-    snapshots: list[dict[str, Any]] = field(default_factory=list)
-    chunks: list[tuple[int, list[Any]]] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list)
+    # What was asked for, what was promised, and the chunks that came.
+    histories: list[tuple[int, int, list[Any]]] = field(default_factory=list)
+
+    def forget_line(self) -> None:
+        """The connection is gone, and with it whatever was on its way."""
+        self.is_subscribed, self.expects = False, None
+        self.wishes.clear()
 
 
 @dataclass
@@ -144,8 +172,16 @@ class Sent:
     text: str
     client_id: str
     on_busy: str
-    accepted: dict[str, Any] | None = None
-    refused: dict[str, Any] | None = None
+    accepted: list[dict[str, Any]] = field(default_factory=list)
+    refused: list[dict[str, Any]] = field(default_factory=list)
+    may_be_dropped: bool = False
+    # How often it was sent over this line without an answer yet; and whether an answer was lost.
+    open_attempts: int = 0
+    is_unsure: bool = False
+
+    @property
+    def is_answered(self) -> bool:
+        return not self.open_attempts and not self.is_unsure
 
 
 class Device:
@@ -156,28 +192,23 @@ class Device:
         self.name = name
         self.watching: dict[str, Watching] = {}
         self.sent: list[Sent] = []
-        self.queued: list[tuple[str, str]] = []
         self.requests: list[tuple[str, str]] = []
-        self.deleted: set[str] = set()
         self.socket: Socket | None = None
-        self._count = 0
 
     # -- what it does --------------------------------------------------------------------------
 
     async def live(self, conversations: tuple[str, ...]) -> None:
         """Do this and that until the world is calm, and then what is left to do."""
-        draw = self.world.random
         while not self.world.is_calm:
             await self._connected()
             await self.world.wait(0.15)
-            await self._act(draw.choice(conversations))
+            await self._act(self.world.random.choice(conversations))
         await self._finish(conversations)
 
     async def _connected(self) -> Socket:
         while self.socket is None or not self.socket.is_open:
             hub = await self.world.reachable()
-            for watching in self.watching.values():
-                watching.is_subscribed, watching.expects = False, None
+            self.lost()
             socket = self.socket = Socket(self)
             self.world.sockets.append(socket)
             socket.connection = hub.accept(ANYONE, "")
@@ -185,115 +216,137 @@ class Device:
             for name in list(self.watching):
                 self._subscribe(name)
             for sent in self.sent:
-                if sent.accepted is None and sent.refused is None:
-                    self._say_again(sent)
+                if not sent.is_answered:
+                    self._say(sent)
         return self.socket
 
     async def _act(self, name: str) -> None:
         socket, draw = await self._connected(), self.world.random
+        about = {"conversationId": name}
         match draw.randint(0, 19):
             case 0 | 1 | 2 | 3 | 4 | 5:
                 self._send(name)
             case 6 | 7:
                 self._subscribe(name)
-            case 8:
-                socket.say({"type": "chat.unsubscribe", "conversationId": name})
+            case 8 | 9:
+                socket.say({"type": "chat.unsubscribe", **about})
                 if name in self.watching:
                     self.watching[name].is_subscribed = False
-            case 9 | 10:
+                if draw.random() < 0.5:
+                    self._subscribe(name)
+            case 10 | 11 | 12:
                 socket.is_read = False
                 await anyio.sleep(draw.uniform(0, 0.6))
                 await socket.drain()
-            case 11:
+            case 13:
                 socket.hang_up()
-            case 12 | 13:
-                socket.say({"type": "chat.stop", "conversationId": name})
-            case 14 if self.queued:
-                conversation, message = draw.choice(self.queued)
-                frame = {"type": "chat.queue.cancel", "messageId": message}
-                socket.say({**frame, "conversationId": conversation})
-            case 15 | 16 if self.requests:
+            case 14 | 15:
+                socket.say({"type": "chat.stop", **about})
+            case 16:
+                self._cancel()
+            case 17 if self.requests:
                 conversation, request = draw.choice(self.requests)
                 frame = {"type": "chat.respond", "requestId": request, "approved": True}
                 socket.say({**frame, "conversationId": conversation})
-            case 17 if self.sent:
-                self._say_again(draw.choice(self.sent))
-            case 18 if self.world.harness is not None and draw.random() < 0.3:
-                await self._close(name)
+            case 18 if self.sent:
+                self._say(draw.choice(self.sent))
+            case 19 if draw.random() < 0.3:
+                self.world.close(name)
             case _:
                 pass
 
     def _send(self, name: str) -> None:
-        draw = self.world.random
-        self._count += 1
+        number = len(self.sent) + 1
+        choices = ["reject", "queue", "queue", "steer", "interrupt"]
         sent = Sent(
             conversation=name,
-            text=f"{self.name} says {self._count}",
-            client_id=f"{self.name}-{self._count}",
-            on_busy=draw.choice(["reject", "queue", "queue", "steer", "interrupt"]),
+            text=f"{self.name} says {number}",
+            client_id=f"{self.name}-{number}",
+            on_busy=self.world.random.choice(choices),
         )
         self.sent.append(sent)
-        self._say_again(sent)
+        self._say(sent)
 
-    def _say_again(self, sent: Sent) -> None:
+    def _say(self, sent: Sent) -> None:
+        """Send, or send again; watching first, so that where its frames begin is no question."""
         assert self.socket is not None
-        frame = {
-            "type": "chat.send",
-            "conversationId": sent.conversation,
-            "message": sent.text,
-            "clientMessageId": sent.client_id,
-            "onBusy": sent.on_busy,
-            "ref": sent.client_id,
-        }
-        # It watches from where the message finds the conversation, unless it watches already.
-        self.watching.setdefault(sent.conversation, Watching())
         self._subscribe(sent.conversation)
-        self.socket.say(frame)
+        sent.open_attempts, sent.is_unsure = sent.open_attempts + 1, False
+        self.socket.say(
+            {
+                "type": "chat.send",
+                "conversationId": sent.conversation,
+                "message": sent.text,
+                "model": self.world.random.choice(["able", "plain"]),
+                "clientMessageId": sent.client_id,
+                "onBusy": sent.on_busy,
+                "ref": sent.client_id,
+            }
+        )
+
+    def _cancel(self) -> None:
+        queued = [s for s in self.sent if s.accepted and "queueId" in s.accepted[0]]
+        if queued:
+            sent = self.world.random.choice(queued)
+            sent.may_be_dropped = True
+            assert self.socket is not None
+            self.socket.say(
+                {
+                    "type": "chat.queue.cancel",
+                    "conversationId": sent.conversation,
+                    "messageId": sent.accepted[0]["queueId"],
+                }
+            )
 
     def _subscribe(self, name: str) -> None:
         assert self.socket is not None
         draw = self.world.random
         watching = self.watching.setdefault(name, Watching())
-        if watching.is_subscribed:
+        if watching.is_subscribed or not self.socket.is_open:
             return
         frame: dict[str, Any] = {"type": "chat.subscribe", "conversationId": name}
-        watching.since_seq = -1
+        wish = Wish()
         if watching.position is not None and draw.random() < 0.8:
+            wish = Wish(after=watching.position)
             frame["after"] = f"g1:{watching.position}"
         elif draw.random() < 0.4:
-            watching.since_seq = frame["sinceSeq"] = draw.randint(0, 4)
+            wish = Wish(since_seq=draw.randint(0, 4))
+            frame["sinceSeq"] = wish.since_seq
         watching.is_subscribed = True
+        watching.wishes.append(wish)
         self.socket.say(frame)
 
-    async def _close(self, name: str) -> None:
-        harness = self.world.harness
-        if harness is not None:
-            from dispatch.core.identity import LOCAL, ConversationId
-
-            # Over HTTP; the daemon may die under it.
-            await harness.broker.close(LOCAL, ConversationId(name))
-
     async def _finish(self, conversations: tuple[str, ...]) -> None:
-        """Everything that was sent has its answer, and everything that happened was seen."""
+        """Everything that was sent has its answer, and everything that happens is seen."""
         while True:
             socket = await self._connected()
             await socket.drain()
             for name in conversations:
                 self._subscribe(name)
-            if all(sent.accepted or sent.refused for sent in self.sent):
+            if all(sent.is_answered for sent in self.sent):
                 return
-            await anyio.sleep(0.1)
+            await anyio.sleep(PATIENCE_SECONDS)
+
+    async def drained(self) -> None:
+        """Return once everything that was written to it was read."""
+        while self.socket is not None and self.socket.bytes_waiting:
+            await self.socket.drain()
 
     # -- what it is told -----------------------------------------------------------------------
 
     def lost(self) -> None:
-        """The daemon is gone."""
+        """The line is dead."""
         for watching in self.watching.values():
-            watching.is_subscribed, watching.expects = False, None
+            watching.forget_line()
+        for sent in self.sent:
+            sent.is_unsure = not sent.is_answered
+            sent.open_attempts = 0
 
     def receive(self, frame: dict[str, Any]) -> None:
         """One frame, as it comes."""
         match frame["type"]:
+            case "chat.request.closed" if "position" not in frame:
+                pass
             case "chat.delta" | "chat.request" | "chat.request.closed":
                 self._see(frame)
             case "chat.subscribed":
@@ -302,45 +355,75 @@ class Device:
                 self._snapshot(frame)
             case "chat.history":
                 self._history(frame)
-            case "chat.accepted" | "chat.error" if "ref" in frame:
-                self._told(frame)
+            case "chat.accepted":
+                self._answered(frame).accepted.append(frame)
+            case "chat.error" if "ref" in frame:
+                self._answered(frame).refused.append(frame)
             case "chat.error" | "chat.stopped" | "hello":
                 pass
             case other:
                 self._wrong(f"got {other}, which it never asked for")
 
+    def _answered(self, frame: dict[str, Any]) -> Sent:
+        sent = next(sent for sent in self.sent if sent.client_id == frame["ref"])
+        sent.open_attempts -= 1
+        return sent
+
     def _wrong(self, what: str) -> None:
         self.world.trouble.append(f"{self.name}: {what}")
 
     def _see(self, frame: dict[str, Any]) -> None:
-        about = frame.get("event", frame)
-        name, turn = about["conversationId"], about["turnId"]
+        name = frame.get("event", frame)["conversationId"]
         watching, offset = self.watching[name], _offset(frame)
         if watching.expects is not None:
             self._wrong(f"{name}: {frame['type']} came before the {watching.expects}")
-        if watching.position is None:
-            # The first frame of the turn in flight, or of the next one.
-            watching.position = self._before(name, turn)
-        if offset <= watching.position:
-            self._wrong(f"{name}: {offset} was shown after {watching.position}")
-        watching.shown.append(Shown(watching.position, offset, frame))
+        elif watching.position is None:
+            self._wrong(f"{name}: {frame['type']} came before a reply")
+        else:
+            watching.shown.append(Shown(watching.position, offset, frame))
         watching.position = offset
         if frame["type"] == "chat.request":
             self.requests.append((name, frame["requestId"]))
 
-    def _before(self, name: str, turn: str) -> int:
-        """The offset before a turn's first event: known to the disk, if anybody may see it."""
-        events = self.world.committed.get(name, {})
-        first = min((offset for offset, event in events.items() if event.turn == turn), default=0)
-        return first - 1
-
     def _subscribed(self, frame: dict[str, Any]) -> None:
-        watching = self.watching[frame["conversationId"]]
-        head = _offset(frame)
+        name = frame["conversationId"]
+        watching = self.watching[name]
+        wish, head = watching.wishes.popleft(), _offset(frame)
+        watching.reply = frame
         if not frame["recovered"]:
             watching.expects = "chat.snapshot"
-        elif watching.since_seq >= 0:
+        elif wish.after is not None:
+            watching.position = wish.after
+        else:
+            watching.position = self._before(name, frame["turnId"]) if "turnId" in frame else head
+        if wish.since_seq is not None:
             watching.expects = "chat.history"
-            watching.position = None if "turnId" in frame else head
-        elif watching.position is None or watching.since_seq == -1:
-            watching.position = watching.position if watching.position is not None else None
+            watching.histories.append((wish.since_seq, frame["lastSeq"], []))
+
+    def _before(self, name: str, turn: str) -> int:
+        """The offset before a turn's first event, which nobody is told before the disk has it."""
+        events = self.world.committed.get(name, {})
+        offsets = [offset for offset, event in events.items() if event.turn == turn]
+        if not offsets:
+            self._wrong(f"{name}: was told of {turn}, of which the disk knows nothing")
+            return 0
+        return min(offsets) - 1
+
+    def _snapshot(self, frame: dict[str, Any]) -> None:
+        watching = self.watching[frame["conversationId"]]
+        watching.expects = None
+        watching.position = _offset(frame)
+        watching.snapshots.append(Snapshot(watching.position, frame))
+
+    def _history(self, frame: dict[str, Any]) -> None:
+        watching = self.watching[frame["conversationId"]]
+        if watching.expects != "chat.history":
+            self._wrong("history came unasked")
+            return
+        watching.histories[-1][2].extend(frame["chunks"])
+        if not frame["more"]:
+            watching.expects = None
+
+
+def _offset(frame: dict[str, Any]) -> int:
+    return int(frame["position"].partition(":")[2])

@@ -7,12 +7,14 @@ run. The runtime, the storage port's memory adapter and the server's connections
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import anyio
+import anyio.abc
+import anyio.lowlevel
 import msgspec
 
 from dispatch.agents.port import AgentFailure, Emit, Respond, Steer, TurnRequest
@@ -28,7 +30,8 @@ from dispatch.core.events import (
     ToolResult,
     Usage,
 )
-from dispatch.errors import Fault, StorageFailed, StorageFull
+from dispatch.core.identity import LOCAL, ConversationId
+from dispatch.errors import DispatchError, Fault, StorageFailed, StorageFull
 from dispatch.runtime.retention import prune_events
 from dispatch.server.connections import Connections
 from dispatch.server.gate import Doorkeeper
@@ -64,6 +67,28 @@ LIMITS = Limits(
     stall_seconds_max=1e9,
     heartbeat_seconds=1e9,
 )
+
+
+# After so many broken claims nothing more is learnt.
+TROUBLE_MAX = 20
+
+# Virtual seconds: whoever needs longer than this waits for ever.
+REST_SECONDS_MAX = 2_000.0
+
+# Of virtual time.
+SILENCE_SECONDS = 0.5
+
+
+class Person(Protocol):
+    """Somebody with a device."""
+
+    async def live(self, conversations: tuple[str, ...]) -> None:
+        """Do this and that until the world is calm, and then what is left to do."""
+        ...
+
+    async def drained(self) -> None:
+        """Return once everything that was written to it was read."""
+        ...
 
 
 class Committed(NamedTuple):
@@ -128,10 +153,12 @@ class World:
         self.committed: dict[str, dict[int, Committed]] = {}
         self.prompts: list[tuple[str, str]] = []
         self.trouble: list[str] = []
+        self.closed: set[str] = set()
         self.sockets: list[Any] = []
         self._arrived = asyncio.Event()
         self._kill = asyncio.Event()
         self._disk: SlowDisk | None = None
+        self._tasks: anyio.abc.TaskGroup | None = None
 
     # -- chance --------------------------------------------------------------------------------
 
@@ -169,15 +196,16 @@ class World:
 
     async def run_daemons(self) -> None:
         """One daemon after the other, each killed or ended by its own fault."""
-        while True:
+        while len(self.trouble) < TROUBLE_MAX:
             self._disk = SlowDisk(self)
             self._kill = asyncio.Event()
             try:
                 async with self._daemon(self._disk):
                     await self._kill.wait()
-            except* Fault:
-                # What it met leaves nothing to trust: it ended, and is started again.
-                pass
+            except ExceptionGroup as group:
+                # A fault of the disk leaves nothing to trust: a daemon ends, and is started again.
+                defects = [error for error in leaves(group) if not isinstance(error, Fault)]
+                self.trouble += [f"the daemon died of {error!r}" for error in defects]
             await self.wait(0.1)
 
     @asynccontextmanager
@@ -205,6 +233,7 @@ class World:
                     harness.history,
                     keeper,
                 )
+                self._tasks = tasks
                 tasks.start_soon(hub.run)
                 if self.prunes:
                     tasks.start_soon(self._prune, harness)
@@ -216,6 +245,12 @@ class World:
         finally:
             self._cut(disk)
 
+    def close(self, conversation: str) -> None:
+        """Somebody closes a conversation, over HTTP: the daemon may die before it is done."""
+        self.closed.add(conversation)
+        if self.harness is not None and self._tasks is not None:
+            self._tasks.start_soon(_close, self.harness, conversation)
+
     def kill(self) -> None:
         """At once: nothing more is written to disk or to anybody."""
         if self._disk is not None and self.hub is not None:
@@ -225,7 +260,7 @@ class World:
 
     def _cut(self, disk: SlowDisk) -> None:
         disk.is_cut = True
-        self.hub = self.harness = None
+        self.hub = self.harness = self._tasks = None
         self._arrived.clear()
         for socket in list(self.sockets):
             socket.cut()
@@ -245,10 +280,9 @@ class World:
 
     async def _improvise(self, request: TurnRequest, emit: Emit) -> None:
         self.prompts.append((request.conversation_id, request.message))
-        name, number = request.turn_id, 0
+        name = request.turn_id
         is_quick = self.random.random() < 0.3
-        for _ in range(self.random.randint(0, 14)):
-            number += 1
+        for number in range(1, self.random.randint(0, 14) + 1):
             if not is_quick or self.random.random() < 0.1:
                 await self.wait(0.05)
             match self.random.randint(0, 13):
@@ -298,4 +332,49 @@ class World:
 
     async def _silence(self) -> None:
         while not self.is_calm:
-            await anyio.sleep(0.5)
+            await anyio.sleep(SILENCE_SECONDS)
+
+
+def leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
+    """Every exception of a group that is not a group."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error
+
+
+async def _close(harness: Harness, conversation: str) -> None:
+    with suppress(DispatchError):
+        await harness.broker.close(LOCAL, ConversationId(conversation))
+
+
+async def live_through(world: World, people: Sequence[Person], seconds: float) -> None:
+    """Danger for so long, then calm until everything has come to rest."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(world.run_daemons)
+        tasks.start_soon(_be_dangerous, world)
+        with anyio.move_on_after(seconds + REST_SECONDS_MAX) as patience:
+            async with anyio.create_task_group() as lives:
+                for person in people:
+                    lives.start_soon(person.live, CONVERSATIONS)
+                await anyio.sleep(seconds)
+                world.is_calm = True
+            await world.reachable()
+            assert world.harness is not None
+            await world.harness.until_idle()
+            # What was committed last is still on its way to those who read slowly.
+            for person in people:
+                await person.drained()
+        if patience.cancelled_caught:
+            world.trouble.append("it never came to rest")
+        tasks.cancel_scope.cancel()
+
+
+async def _be_dangerous(world: World) -> None:
+    if math.isinf(world.kill_seconds):
+        return
+    while not world.is_calm:
+        await anyio.sleep(world.random.uniform(0, 2 * world.kill_seconds))
+        if not world.is_calm:
+            world.kill()

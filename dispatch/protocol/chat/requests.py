@@ -22,7 +22,7 @@ from dispatch.core.identity import (
     TurnId,
     parse_position,
 )
-from dispatch.errors import PeerError
+from dispatch.errors import PeerError, UnknownType
 from dispatch.protocol.codec import Object
 
 EFFORTS: Final = get_args(ReasoningEffort)
@@ -123,20 +123,23 @@ class BadFrame(PeerError):
         self.ref = _ref(ref)
 
 
-class UnknownFrame(PeerError):
+class UnknownFrame(UnknownType):
     """A frame of no known type; `error` goes back."""
 
-    code = "unknown_type"
+    def __init__(self, message: str, ref: object = None) -> None:
+        """`ref` is echoed if it is what it should be."""
+        super().__init__(message)
+        self.ref = _ref(ref)
 
 
 def read_frame(frame: Object) -> Frame:
     """The command of one frame; raises `BadFrame` or `UnknownFrame`."""
     kind = frame.get("type")
     if not isinstance(kind, str):
-        raise UnknownFrame("Unknown message type: expected a string `type`")
+        raise UnknownFrame("Unknown message type: expected a string `type`", frame.get("ref"))
     reader = _READERS.get(kind)
     if reader is None:
-        raise UnknownFrame(f"Unknown message type: {kind[:80]}")
+        raise UnknownFrame(f"Unknown message type: {kind[:80]}", frame.get("ref"))
     try:
         command = reader(frame)
     except PeerError as error:

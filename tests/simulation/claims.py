@@ -1,0 +1,207 @@
+"""What must be true when it is over, whatever happened: the invariants, as sentences that broke.
+
+Neighbours: `world` kept what the disk took, `devices` what each person was shown. The truth is what
+was committed; a claim compares everything else with it.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+from dispatch.core.content import Fold
+from dispatch.core.events import AnyEvent, Steering, UserMessage, decode_event
+from dispatch.core.identity import LOCAL, ConversationId, TurnId
+from dispatch.core.turn import IllegalEvent, Phase, Turn, evolve
+from dispatch.storage.memory import MemoryStore
+from dispatch.testing.audit import audit
+from tests.simulation.devices import Device, Sent, Shown, Snapshot
+from tests.simulation.world import Committed, World
+
+Events = dict[int, Committed]
+
+
+async def broken_claims(world: World, devices: Sequence[Device]) -> list[str]:
+    """Every broken claim; empty when all is well."""
+    found = list(world.trouble)
+    for name, events in world.committed.items():
+        found += [f"{name}: {problem}" for problem in _log(events)]
+    for device in devices:
+        for name, watching in device.watching.items():
+            where = f"{device.name} of {name}"
+            events = world.committed.get(name, {})
+            found += [f"{where}: {problem}" for problem in _seen(watching.shown, events)]
+            found += [f"{where}: {problem}" for problem in _snapshots(watching.snapshots, events)]
+            try:
+                kept = await _kept(world, name)
+            except msgspec.DecodeError as error:
+                found.append(f"{name}: what is kept is not JSON: {error}")
+                continue
+            found += [f"{where}: {problem}" for problem in _histories(watching.histories, kept)]
+            head = max(events, default=0)
+            if watching.is_subscribed and (watching.position or 0) != head:
+                found.append(f"{where}: was left at {watching.position}, and the log is at {head}")
+        for sent in device.sent:
+            found += [f"{sent.client_id}: {problem}" for problem in _once(world, sent)]
+    prompts = Counter(world.prompts)
+    found += [f"an agent was asked {n} times: {prompt}" for prompt, n in prompts.items() if n > 1]
+    if not world.prunes:
+        store = MemoryStore(world.disk)
+        await store.open()
+        found += await audit(store)
+    return found
+
+
+# -- durable before visible, no gap, no duplicate ----------------------------------------------
+
+
+def _seen(shown: list[Shown], events: Events) -> Iterator[str]:
+    """Each frame is exactly what the disk has between the position before it and its own."""
+    for after, offset, frame in shown:
+        if offset <= after:
+            yield f"{offset} was shown after {after}"
+            continue
+        missing = [number for number in range(after + 1, offset + 1) if number not in events]
+        if missing:
+            yield f"{missing} were shown, and the disk does not have them"
+            continue
+        due = [events[number] for number in range(after + 1, offset + 1)]
+        wrong = _frame_of(due) != _plain(frame)
+        if wrong:
+            yield f"({after}, {offset}] was shown as {_plain(frame)} and is {_frame_of(due)}"
+
+
+def _frame_of(due: list[Committed]) -> dict[str, Any] | str:
+    """The one frame that shows a run of events, less its ids."""
+    turns = {event.turn for event in due}
+    payloads = [msgspec.json.decode(event.record.payload) for event in due]
+    kinds = {payload["type"] for payload in payloads}
+    if len(turns) > 1:
+        return f"several turns: {sorted(turns)}"
+    if len(payloads) == 1:
+        return {**payloads[0], "turnId": due[0].turn}
+    if len(kinds) > 1 or not kinds <= {"text-delta", "reasoning-delta"}:
+        return f"several frames: {[payload['type'] for payload in payloads]}"
+    text = "".join(payload["delta"] for payload in payloads)
+    return {"type": kinds.pop(), "delta": text, "turnId": due[0].turn}
+
+
+def _plain(frame: dict[str, Any]) -> dict[str, Any]:
+    shown = dict(frame.get("event", frame))
+    names = {"chat.request": "request", "chat.request.closed": "request-closed"}
+    shown["type"] = names.get(shown["type"], shown["type"])
+    return {k: v for k, v in shown.items() if k not in ("conversationId", "position")}
+
+
+def _snapshots(snapshots: list[Snapshot], events: Events) -> Iterator[str]:
+    """A snapshot is the fold of its turn up to its position, and no more and no less."""
+    for offset, frame in snapshots:
+        turn = frame.get("turn")
+        if turn is None:
+            continue
+        due = [
+            decode_event(events[number].record.payload)
+            for number in sorted(events)
+            if number <= offset and events[number].turn == turn["turnId"]
+        ]
+        if _chunks(due) != turn["chunks"]:
+            yield f"the snapshot at {offset} is not the fold of what is before it"
+        try:
+            known = [request.request_id for request in _life(turn["turnId"], due).open_requests]
+        except IllegalEvent as error:
+            yield f"the snapshot at {offset} is of no turn: {error}"
+            continue
+        told = [request["requestId"] for request in turn["requests"]]
+        if told != known:
+            yield f"the snapshot at {offset} has {told} open, and {known} are"
+
+
+async def _kept(world: World, name: str) -> list[Any]:
+    """Every chunk of a conversation, as it is kept."""
+    store = MemoryStore(world.disk)
+    await store.open()
+    record = await store.conversation(LOCAL.account, ConversationId(name))
+    if record is None:
+        return []
+    turns = await store.sealed_turns(record.key, limit=10_000)
+    data = b"".join(await store.chunk_bytes([turn.key for turn in turns]))
+    return [msgspec.json.decode(b"{%b}" % line) for line in data.split(b"\n")[:-1]]
+
+
+def _histories(histories: list[tuple[int, int, list[Any]]], kept: list[Any]) -> Iterator[str]:
+    """History is every chunk between what was asked for and what was promised."""
+    numbered = [{"seq": seq, **chunk} for seq, chunk in enumerate(kept, 1)]
+    for since, last, chunks in histories:
+        # One that was cut off with its line is as good as far as it goes.
+        if chunks != numbered[since:last][: len(chunks)]:
+            yield f"history ({since}, {last}] is not what is kept"
+
+
+# -- every started turn ends exactly once ------------------------------------------------------
+
+
+def _log(events: Events) -> Iterator[str]:
+    offsets = sorted(events)
+    if offsets != list(range(1, len(offsets) + 1)):
+        yield f"offsets are {offsets}"
+    runs = groupby((events[offset] for offset in offsets), key=lambda event: event.turn)
+    names = []
+    for name, run in runs:
+        names.append(name)
+        try:
+            turn = _life(name, [decode_event(event.record.payload) for event in run])
+        except IllegalEvent as error:
+            yield f"{name}: {error}"
+            continue
+        if turn.phase is not Phase.SEALED:
+            yield f"{name} was started and never sealed"
+    if len(set(names)) != len(names):
+        yield "the events of two turns are mixed"
+
+
+def _life(turn_id: str, events: list[AnyEvent]) -> Turn:
+    turn = Turn(id=TurnId(turn_id))
+    for event in events:
+        turn = evolve(turn, event)
+    return turn
+
+
+def _chunks(events: list[AnyEvent]) -> list[Any]:
+    fold = Fold()
+    for event in events:
+        fold.add(event, msgspec.json.encode(event))
+    fold.finish()
+    lines = fold.take()[1].split(b"\n")[:-1]
+    return [msgspec.json.decode(b"{%b}" % line) for line in lines]
+
+
+# -- exactly once ------------------------------------------------------------------------------
+
+
+def _once(world: World, sent: Sent) -> Iterator[str]:
+    """A message that was accepted is in the log once, one that was only refused is not at all."""
+    times = sum(
+        isinstance(event, UserMessage | Steering) and event.text == sent.text
+        for committed in world.committed.get(sent.conversation, {}).values()
+        for event in [decode_event(committed.record.payload)]
+    )
+    if times > 1:
+        yield f"is in the log {times} times"
+    if not sent.is_answered:
+        yield "was never answered"
+    if sent.accepted:
+        names = {_name(frame) for frame in sent.accepted}
+        if len(names) > 1:
+            yield f"was accepted as {sorted(names)}"
+        if sum("duplicate" not in frame for frame in sent.accepted) > 1:
+            yield "was accepted twice as new"
+        if not times and not sent.may_be_dropped and sent.conversation not in world.closed:
+            yield "was accepted and is not in the log"
+    elif times:
+        yield f"was refused and is in the log: {sent.refused}"
+
+
+def _name(frame: dict[str, Any]) -> str:
+    return str(frame.get("turnId") or frame.get("queueId") or f"steered at {frame['position']}")
