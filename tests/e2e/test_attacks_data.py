@@ -13,11 +13,7 @@ from urllib.parse import quote
 import anyio
 import pytest
 
-from tests.e2e.attackers import (
-    http_of,
-    not_json,
-    pong,
-)
+from tests.e2e.attackers import ask_raw, http_of, not_json, pong
 from tests.e2e.conftest import FAST_ECHO
 from tests.e2e.process import DaemonProcess
 from tests.e2e.wire import events, text, v1_wire
