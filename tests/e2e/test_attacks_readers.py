@@ -202,7 +202,7 @@ async def test_who_asks_and_never_reads_the_answers_is_closed_before_they_pile_u
         await anyio.to_thread.run_sync(send_for, sock, paced(one), ASK_SECONDS)
         # It was not the attacker who ended it.
         assert time.monotonic() - began < ASK_SECONDS
-            assert peak_mebibytes(daemon) - before < 60
+        assert peak_mebibytes(daemon) - before < 60
         assert (await figures(daemon))["connections"] == 0
 
 

@@ -166,13 +166,13 @@ async def test_a_burst_of_sends_is_rate_limited_for_its_account_alone(
         http_of(daemon.url, "b", "bob") as bob,
         bystander(daemon.url, additional_headers=bearer("b", "bob")) as watch,
     ):
-        began = time.monotonic()
-        answers = await burst(ann, 1_600)
+        began, answers, refused = time.monotonic(), [], []
+        with anyio.fail_after(GUARD_SECONDS):
+            while len(refused) < 100:
+                answers += await burst(ann, 1_000)
+                refused = [f for f in answers if f["type"] == "chat.error"]
         seconds = time.monotonic() - began
-        refused = [f for f in answers if f["type"] == "chat.error"]
-        assert len(answers) == 1_600
         assert 1_000 <= len(answers) - len(refused) <= 1_000 + 200 * seconds + 1
-        assert refused
         assert {f["code"] for f in refused} == {"rate_limited"}
         assert all(f["retryable"] and 1 <= f["retryAfterMs"] <= 5_000 for f in refused)
         # The same account over HTTP, on both of its routes.

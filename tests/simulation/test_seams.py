@@ -188,14 +188,16 @@ async def test_a_peer_that_drains_meanwhile_gets_its_snapshot_before_what_is_liv
         await gate.reached()
         await broker.services.journal.idle()
         head = broker.live().feed.head
+        seen = Peer(hub)
+        seen.say("chat.subscribe", after=f"{broker.services.opened.generation}:{head}")
+        await seen.until("chat.subscribed")
         store.gate = Gate()
         peer = Peer(hub)
         peer.say("chat.subscribe", after="elsewhere:3")
         await store.gate.reached()
         peer.pause()
         gate.open()
-        await settled()
-        assert broker.live().feed.head > head
+        await seen.until("turn-sealed")
         peer.resume()
         await settled()
         assert peer.kinds == ["hello", "chat.subscribed"]
