@@ -184,7 +184,9 @@ def main() -> int:
     result.options["took_seconds"] = round(time.monotonic() - began, 1)
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     text = report.as_text(result)
-    for name in (f"bench-{stamp}", "last"):
+    is_whole = not (options.quick or options.only or options.servers)
+    # `last` is what the README shows: only a whole run may replace it.
+    for name in (f"bench-{stamp}", *(("last",) if is_whole else ())):
         (options.output / f"{name}.json").write_text(result.as_json())
         (options.output / f"{name}.md").write_text(text)
     print(text)
