@@ -366,7 +366,7 @@ class Wishes(RuleBasedStateMachine):
     @rule(request=st.sampled_from(["a", "b", "c"]))
     def answer(self, request: str) -> None:
         with suppress(AlreadyClosed):
-            self.apply(*respond(self.state, Response(request, approved=True), ANN))
+            self.apply(*respond(self.state, Response(request, approved=True, action="cancel"), ANN))
 
     @precondition(lambda self: self.turns)
     @rule(data=st.data())
