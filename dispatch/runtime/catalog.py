@@ -6,6 +6,7 @@ Invariant: as in `broker`: what a verb says is durable, and a verb that raises c
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import Final
 
@@ -118,6 +119,7 @@ class Catalog:
                 given["reasoning_effort"] = body.reasoning_effort
             if body.cwd is not None:
                 given["cwd"] = await allowed_directory(self._services, live, body)
+                await _still_there(live)
             before = live.shape()
             live.details = msgspec.structs.replace(live.details, **given)
             await self._keep(live, before)
@@ -202,7 +204,7 @@ class Catalog:
                     fork.write_row(batch, offset)
                     batch.copies.extend(copies)
 
-                _check_there(source)
+                await _still_there(source)
                 await fork.commit(write)
                 return fork_id
 
@@ -226,7 +228,7 @@ class Catalog:
             return True
 
     async def _delete(self, live: Live) -> None:
-        live.is_deleting = True
+        live.deletion = asyncio.Event()
         is_on_its_way = False
         try:
             current = live.current
@@ -254,23 +256,29 @@ class Catalog:
         for subscriber in list(live.subscribers):
             subscriber.deleted(live)
         self._conversations.forget(live)
+        intake.refuse_held(live)
+        assert live.deletion is not None
+        live.deletion.set()
 
     async def _keep(self, live: Live, before: Shape) -> None:
         """Write the row as it was changed, or take the change back."""
-        _check_there(live)
         after = live.shape()
         await live.commit(live.write_row, instead=lambda: live.reshape(before, after))
 
 
-def _check_there(live: Live) -> None:
-    """Asked again after every wait: a row must not be written behind its tombstone."""
-    if live.is_deleting:
-        raise Gone("the conversation was deleted")
+async def _still_there(live: Live) -> None:
+    """Asked again after every wait: nothing may be written behind a tombstone."""
+    while live.deletion is not None:
+        if live.deletion.is_set():
+            raise Gone("the conversation was deleted")
+        await live.deletion.wait()
 
 
 def _stay(live: Live) -> None:
     """It could not be deleted: what waits in it goes on."""
-    live.is_deleting = False
+    decided, live.deletion = live.deletion, None
+    assert decided is not None
+    decided.set()
     intake.advance(live)
 
 

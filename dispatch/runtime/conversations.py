@@ -59,14 +59,14 @@ class Conversations:
         Raises `Gone` for a deleted one and `Forbidden` for another user's own.
         """
         name = (principal.account, conversation)
-        live = self._live.get(name)
-        if live is None:
-            live = await self._load_once(name, principal)
-        _check_visible(live.record, principal)
-        if live.is_deleting:
-            raise Gone("the conversation was deleted")
-        self.hold(live)
-        return live
+        while True:
+            live = self._live.get(name) or await self._load_once(name, principal)
+            _check_visible(live.record, principal)
+            if live.deletion is None:
+                self.hold(live)
+                return live
+            # Gone or not, it is the disk that says so.
+            await live.deletion.wait()
 
     @asynccontextmanager
     async def using(

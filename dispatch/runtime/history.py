@@ -168,7 +168,11 @@ class History:
         records = await self._store.events(conversation, after, limit, bytes_max=_BYTES_PAGE)
         if not records or records[0].offset != after + 1:
             return []
-        ids = await self._store.turn_ids(sorted({record.turn for record in records}))
+        turns = {record.turn for record in records}
+        ids = await self._store.turn_ids(sorted(turns))
+        if len(ids) < len(turns):
+            # The conversation was deleted between the two reads.
+            return []
         return [
             Entry(record.offset, ids[record.turn], record.payload, delta_kind(record))
             for record in records

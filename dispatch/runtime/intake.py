@@ -47,13 +47,15 @@ def admit(live: Live, admission: Admission) -> None:
     """Place a message now, or hold it until the seal; its admission is settled when durable."""
     services = live.services
     try:
-        if live.is_deleting:
-            raise Gone("the conversation was deleted")
         if services.is_draining:
             raise Unavailable("the daemon is shutting down", retry_after_ms=1_000)
         agent = live.current.agent if live.current is not None else None
         steers = agent is not None and agent.info.steer
-        placement = rules.place(live.state, admission.on_busy, agent_steers=steers)
+        placement = (
+            "hold"
+            if live.is_deleting
+            else rules.place(live.state, admission.on_busy, agent_steers=steers)
+        )
         if placement != "start":
             _check_queue(live)
     except DispatchError as error:
@@ -74,13 +76,16 @@ def admit(live: Live, admission: Admission) -> None:
 
 
 def advance(live: Live) -> None:
-    """The conversation is free: whoever is next goes, or it falls idle."""
-    while live.state.running is None:
+    """The conversation is free: whoever is next goes, or it falls idle.
+
+    While it is being deleted all wait: they go on if it stays, and are refused if it goes.
+    """
+    while live.state.running is None and not live.is_deleting:
         if live.interrupts:
             admit(live, live.interrupts.popleft())
         elif live.held:
             admit(live, live.held.popleft())
-        elif live.state.queue and not live.services.is_draining and not live.is_deleting:
+        elif live.state.queue and not live.services.is_draining:
             _start_queued(live, live.state.queue[0].turn)
         else:
             for fact in rules.settle(live.state):
@@ -88,6 +93,14 @@ def advance(live: Live) -> None:
                 live.record.status = fact.status
                 live.tell_status(fact.status)
             return
+
+
+def refuse_held(live: Live) -> None:
+    """The conversation is gone: so is what was held."""
+    for admission in (*live.interrupts, *live.held):
+        admission.refuse(Gone("the conversation was deleted"))
+    live.interrupts.clear()
+    live.held.clear()
 
 
 def cancel(live: Live, turn: TurnId) -> bool:

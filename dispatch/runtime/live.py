@@ -75,11 +75,11 @@ class Live:
     __slots__ = (
         "arriving",
         "current",
+        "deletion",
         "details",
         "feed",
         "held",
         "interrupts",
-        "is_deleting",
         "is_stored",
         "outbox",
         "previous_gone",
@@ -112,10 +112,16 @@ class Live:
         self.arriving = 0
         self.previous_gone: asyncio.Event | None = None
         self.queue_watchers: dict[Callable[[Live], None], None] = {}
-        self.is_deleting = False
+        # Set once it is decided that it is gone; None where nobody deletes it (any more).
+        self.deletion: asyncio.Event | None = None
         self.subscribers: dict[Subscriber, None] = {}
         self.seal_watchers: dict[SealWatcher, None] = {}
         self.users = 0
+
+    @property
+    def is_deleting(self) -> bool:
+        """Somebody deletes it, or has."""
+        return self.deletion is not None
 
     @property
     def is_at_rest(self) -> bool:

@@ -14,6 +14,7 @@ import asyncio
 from typing import Final, cast
 
 import httptools
+import structlog
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -29,6 +30,8 @@ from dispatch.server.head import Head
 from dispatch.server.offers import dialects_of, offers_of
 from dispatch.server.sockets import untie
 from dispatch.server.websocket import WebSocket
+
+log = structlog.get_logger()
 
 # One line of a head, as most servers have it: a URL or a header over it is no honest client's.
 LINE_BYTES_MAX: Final = 8 * 1024
@@ -230,6 +233,7 @@ class Http1(HttpToolsProtocol):
         """What was written has not drained; if none of it has, nobody reads."""
         waiting = self.transport.get_write_buffer_size()
         if waiting >= self._bytes_stalled:
+            log.info("http.stalled")
             self.cut()
         else:
             self._bytes_stalled = waiting

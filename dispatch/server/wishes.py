@@ -8,12 +8,12 @@ follows from it.
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dispatch.core.commands import Accepted, Subscribe
 from dispatch.core.identity import WATCH, ConversationId, may, require
-from dispatch.errors import DispatchError
+from dispatch.errors import DispatchError, Gone
 from dispatch.protocol.chat import requests as wish
 from dispatch.protocol.chat.frames import QUEUE_SURFACE, chunks_frame
 from dispatch.runtime.live import Live
@@ -91,7 +91,9 @@ async def _send(connection: Connection, command: wish.ChatSend) -> None:
             # Where the ring or the peer stopped it: whatever became of the message, it is watched.
             await connection.follow(watch)
     for repeat in repeats:
-        await _watch_after(connection, repeat.conversation, repeat.offset)
+        # It was answered: that there is nothing left to watch is no second answer.
+        with suppress(Gone):
+            await _watch_after(connection, repeat.conversation, repeat.offset)
 
 
 async def watch_in_flight(connection: Connection, conversation: ConversationId) -> Live | None:
@@ -157,7 +159,7 @@ async def _subscribe(connection: Connection, subscribe: Subscribe, ref: str | in
         if not recovered:
             await watch.snapshot(connection.hub.history)
         elif subscribe.since_seq is not None:
-            await _history(connection, live, subscribe.since_seq, seam.last_seq)
+            await _history(watch, subscribe.since_seq, seam.last_seq)
     finally:
         watch.is_following = False
     await connection.follow(watch)
@@ -172,13 +174,15 @@ async def _is_retained(connection: Connection, live: Live, generation: str, offs
     return bool(await connection.hub.history.events(live.record.key, offset, 1))
 
 
-async def _history(connection: Connection, live: Live, since: int, last_seq: int) -> None:
-    """`chat.history` frames up to the seam, at least one."""
-    sent = False
+async def _history(watch: Watch, since: int, last_seq: int) -> None:
+    """`chat.history` frames up to the seam, at least one, unless it is dropped meanwhile."""
+    connection, live, sent = watch.connection, watch.live, False
     history = connection.hub.history
     async with aclosing(history.pages(live.record.key, since=since, before=last_seq + 1)) as pages:
         async for page in pages:
             await connection.until_writable()
+            if watch.is_dropped:
+                return
             sent = True
             connection.send(
                 chunks_frame(
@@ -191,7 +195,7 @@ async def _history(connection: Connection, live: Live, since: int, last_seq: int
             )
             # Until it has left, it is held.
             await connection.until_writable()
-    if not sent:
+    if not sent and not watch.is_dropped:
         latest = max(since, last_seq)
         connection.send(chunks_frame("chat.history", live.record.id, [], latest, more=False))
 

@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import anyio
 import pytest
@@ -513,13 +515,64 @@ async def test_a_deletion_whose_caller_leaves_while_it_is_on_its_way_happens() -
             tasks.start_soon(broker.catalog.delete, LOCAL, C1)
             await store.reached()
             tasks.cancel_scope.cancel()
-        with pytest.raises(Gone):
-            await broker.send("while it is written")
-        store.release()
-        await broker.services.journal.idle()
+        async with together(lambda: broker.send("while it is written")) as results:
+            await settled()
+            assert results == [None]
+            store.release()
+        assert isinstance(results[0], Gone)
         with pytest.raises(Gone):
             await broker.send("after")
         assert len(broker.conversations) == 0
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+async def test_nobody_is_told_that_it_is_gone_before_the_disk_says_so(is_refused: bool) -> None:
+    faulty = FaultyStore(MemoryStore())
+    store = HeldStore(YieldingStore(faulty))
+    async with broker_on(store, agents=[ScriptedAgent("ok")]) as broker:
+        turn = (await broker.send("hi")).turn
+        await broker.until_idle()
+        async with broker.conversations.using(LOCAL, C1) as live:
+            # These two have it in their hands already when the deletion begins.
+            gate = Gate()
+            allowed = partial(_slowly_allowed, gate)
+            patched = mock.patch("dispatch.runtime.catalog.allowed_directory", allowed)
+            store.hold()
+            with patched:
+                body = TurnBody(message="", cwd="/somewhere")
+                async with together(
+                    lambda: broker.catalog.set_details(LOCAL, C1, body),
+                    lambda: broker.catalog.fork(LOCAL, C1, turn),
+                    lambda: broker.catalog.delete(LOCAL, C1),
+                    lambda: broker.send("more"),
+                    lambda: broker.catalog.set_title(LOCAL, C1, "named"),
+                    lambda: broker.catalog.record(LOCAL, C1),
+                ) as results:
+                    await store.reached()
+                    await gate.reached()
+                    gate.open()
+                    await settled()
+                    assert live.is_deleting
+                    assert [r for r in results if isinstance(r, Gone)] == []
+                    if is_refused:
+                        faulty.fail(FULL)
+                    store.release()
+        if is_refused:
+            assert isinstance(results[2], StorageFull)
+            assert not any(isinstance(result, Gone) for result in results)
+            await broker.until_idle()
+            assert (await record(broker)).title == "named"
+            assert await audit(store) == []
+        else:
+            assert results[2] is None
+            told = [results[0], *results[3:]]
+            assert [type(result) for result in told] == [Gone] * 4
+            assert not isinstance(results[1], DispatchError) or isinstance(results[1], Gone)
+
+
+async def _slowly_allowed(gate: Gate, *_: object) -> str:
+    await gate.pass_through()
+    return "/somewhere"
 
 
 async def test_nobody_deletes_what_nobody_knows() -> None:

@@ -15,17 +15,23 @@ from dispatch.core.content import Fold
 from dispatch.core.events import AnyEvent, Steering, UserMessage, decode_event
 from dispatch.core.identity import LOCAL, ConversationId, TurnId
 from dispatch.core.turn import IllegalEvent, Phase, Turn, evolve
+from dispatch.protocol.chat.frames import old_event
 from dispatch.storage.memory import MemoryStore
 from dispatch.testing.audit import audit
 from tests.simulation.devices import Device, Sent, Shown, Snapshot
+from tests.simulation.old_devices import OldDevice
 from tests.simulation.world import Committed, World
 
 Events = dict[int, Committed]
 
 
-async def broken_claims(world: World, devices: Sequence[Device]) -> list[str]:
+async def broken_claims(
+    world: World, devices: Sequence[Device], old_devices: Sequence[OldDevice] = ()
+) -> list[str]:
     """Every broken claim; empty when all is well."""
     found = list(world.trouble)
+    for old in old_devices:
+        found += [f"{old.name}: {problem}" for problem in _old(world, old)]
     for name, events in world.committed.items():
         found += [f"{name}: {problem}" for problem in _log(events)]
     for device in devices:
@@ -34,15 +40,13 @@ async def broken_claims(world: World, devices: Sequence[Device]) -> list[str]:
             events = world.committed.get(name, {})
             found += [f"{where}: {problem}" for problem in _seen(watching.shown, events)]
             found += [f"{where}: {problem}" for problem in _snapshots(watching.snapshots, events)]
-            try:
-                kept = await _kept(world, name)
-            except msgspec.DecodeError as error:
-                found.append(f"{name}: what is kept is not JSON: {error}")
-                continue
-            found += [f"{where}: {problem}" for problem in _histories(watching.histories, kept)]
+            found += [f"{where}: {problem}" for problem in _histories(watching.histories, events)]
             head = max(events, default=0)
-            if watching.is_subscribed and (watching.position or 0) != head:
+            if watching.is_subscribed and name in world.deleted:
+                found.append(f"{where}: was never told that it is gone")
+            elif watching.is_subscribed and (watching.position or 0) != head:
                 found.append(f"{where}: was left at {watching.position}, and the log is at {head}")
+        found += [problem for frame in device.forks for problem in await _fork(world, frame)]
         for sent in device.sent:
             found += [f"{sent.client_id}: {problem}" for problem in _once(world, sent)]
     prompts = Counter(world.prompts)
@@ -95,6 +99,57 @@ def _plain(frame: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in shown.items() if k not in ("conversationId", "position")}
 
 
+def _old(world: World, device: OldDevice) -> Iterator[str]:
+    """Over one line: the log from some turn's first event on, as Part 1 knows it, and no gap."""
+    for number, line in enumerate(device.lines):
+        for name, shown in line.shown.items():
+            if not shown:
+                continue
+            events = world.committed.get(name, {})
+            turn = shown[0]["turnId"]
+            first = min((o for o, event in events.items() if event.turn == turn), default=None)
+            if first is None:
+                yield f"{name}: {turn} was shown, and the disk does not have it"
+                continue
+            due = [_known(events[o], name) for o in sorted(events) if o >= first]
+            if not _is_start(_joined(shown), _joined([event for event in due if event])):
+                yield f"{name}: over line {number} something else than the log was shown"
+    for name, text in device.texts:
+        if _times(world, name, text) > 1:
+            yield f"{text!r} is in the log more than once"
+
+
+def _known(event: Committed, name: str) -> dict[str, Any] | None:
+    payload = old_event(event.record.payload)
+    if payload is None:
+        return None
+    return {**msgspec.json.decode(payload), "conversationId": name, "turnId": event.turn}
+
+
+def _joined(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Neighbouring deltas of a run as one."""
+    joined: list[dict[str, Any]] = []
+    for event in events:
+        last = joined[-1] if joined else {}
+        run = ("delta" in event, event["type"], event["turnId"])
+        if run == (True, last.get("type"), last.get("turnId")):
+            joined[-1] = {**last, "delta": last["delta"] + event["delta"]}
+        else:
+            joined.append(event)
+    return joined
+
+
+def _is_start(shown: list[dict[str, Any]], due: list[dict[str, Any]]) -> bool:
+    """Whether it is the beginning of what is due; the last delta may not have grown to its end."""
+    *whole, last = shown
+    if len(shown) > len(due) or whole != due[: len(whole)]:
+        return False
+    end = due[len(whole)]
+    if "delta" in last and "delta" in end:
+        end = {**end, "delta": end["delta"][: len(last["delta"])]}
+    return last == end
+
+
 def _snapshots(snapshots: list[Snapshot], events: Events) -> Iterator[str]:
     """A snapshot is the fold of its turn up to its position, and no more and no less."""
     for offset, frame in snapshots:
@@ -130,13 +185,24 @@ async def _kept(world: World, name: str) -> list[Any]:
     return [msgspec.json.decode(b"{%b}" % line) for line in data.split(b"\n")[:-1]]
 
 
-def _histories(histories: list[tuple[int, int, list[Any]]], kept: list[Any]) -> Iterator[str]:
+def _histories(histories: list[tuple[int, int, list[Any]]], events: Events) -> Iterator[str]:
     """History is every chunk between what was asked for and what was promised."""
-    numbered = [{"seq": seq, **chunk} for seq, chunk in enumerate(kept, 1)]
+    numbered = [{"seq": seq, **chunk} for seq, chunk in enumerate(_folded(events), 1)]
     for since, last, chunks in histories:
         # One that was cut off with its line is as good as far as it goes.
         if chunks != numbered[since:last][: len(chunks)]:
             yield f"history ({since}, {last}] is not what is kept"
+
+
+async def _fork(world: World, frame: dict[str, Any]) -> list[str]:
+    """A fork is its source up to and including the turn, whatever became of the source."""
+    source, turn = frame["forkedFrom"]["conversationId"], frame["forkedFrom"]["turnId"]
+    events = world.committed[source]
+    last = max(offset for offset, event in events.items() if event.turn == turn)
+    due = _folded({offset: event for offset, event in events.items() if offset <= last})
+    if await _kept(world, frame["conversationId"]) != due:
+        return [f"{frame['conversationId']} is not {source} up to {turn}"]
+    return []
 
 
 # -- every started turn ends exactly once ------------------------------------------------------
@@ -168,6 +234,14 @@ def _life(turn_id: str, events: list[AnyEvent]) -> Turn:
     return turn
 
 
+def _folded(events: Events) -> list[Any]:
+    """The chunks of a whole log, turn by turn."""
+    chunks: list[Any] = []
+    for _, run in groupby(sorted(events), lambda offset: events[offset].turn):
+        chunks += _chunks([decode_event(events[offset].record.payload) for offset in run])
+    return chunks
+
+
 def _chunks(events: list[AnyEvent]) -> list[Any]:
     fold = Fold()
     for event in events:
@@ -182,11 +256,7 @@ def _chunks(events: list[AnyEvent]) -> list[Any]:
 
 def _once(world: World, sent: Sent) -> Iterator[str]:
     """A message that was accepted is in the log once, one that was only refused is not at all."""
-    times = sum(
-        isinstance(event, UserMessage | Steering) and event.text == sent.text
-        for committed in world.committed.get(sent.conversation, {}).values()
-        for event in [decode_event(committed.record.payload)]
-    )
+    times = _times(world, sent.conversation, sent.text)
     if times > 1:
         yield f"is in the log {times} times"
     if not sent.is_answered:
@@ -199,8 +269,17 @@ def _once(world: World, sent: Sent) -> Iterator[str]:
             yield "was accepted twice as new"
         if not times and not sent.may_be_dropped and sent.conversation not in world.closed:
             yield "was accepted and is not in the log"
-    elif times:
+    elif times and sent.conversation not in world.deleted:
+        # (Of what is deleted nobody remembers that it was accepted before.)
         yield f"was refused and is in the log: {sent.refused}"
+
+
+def _times(world: World, conversation: str, text: str) -> int:
+    return sum(
+        isinstance(event, UserMessage | Steering) and event.text == text
+        for committed in world.committed.get(conversation, {}).values()
+        for event in [decode_event(committed.record.payload)]
+    )
 
 
 def _name(frame: dict[str, Any]) -> str:

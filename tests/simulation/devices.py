@@ -8,7 +8,7 @@ but the position it last saw.
 import json
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import anyio
 
@@ -17,6 +17,9 @@ from dispatch.server.credential import ANYONE
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+# The conversation that somebody deletes.
+CONDEMNED = "c4"
 
 # What a socket takes before its peer counts as slow.
 _BUFFER_BYTES = 600
@@ -39,11 +42,27 @@ def unframed(data: bytes) -> list[bytes]:
     return texts
 
 
+class Owner(Protocol):
+    """Whose socket it is."""
+
+    world: "World"
+    subprotocol: str | None
+    expected_closes: frozenset[int]
+
+    def receive(self, frame: dict[str, Any]) -> None:
+        """One frame, as it comes."""
+        ...
+
+    def lost(self) -> None:
+        """The daemon is gone, and the line with it."""
+        ...
+
+
 class Socket:
     """A `server.websocket.WebSocket` without a network, as far as a connection looks at it."""
 
-    def __init__(self, device: "Device") -> None:
-        self.subprotocol = SUBPROTOCOL
+    def __init__(self, device: Owner) -> None:
+        self.subprotocol = device.subprotocol
         self.peer = "memory"
         self.writable = True
         self.last_pong = 0.0
@@ -95,7 +114,8 @@ class Socket:
         """Nobody was waiting for it."""
 
     def close(self, code: int, reason: str = "") -> None:
-        self._device.world.trouble.append(f"closed with {code}: {reason}")
+        if code not in self._device.expected_closes:
+            self._device.world.trouble.append(f"closed with {code}: {reason}")
         self.hang_up()
 
     def hang_up(self) -> None:
@@ -187,12 +207,18 @@ class Sent:
 class Device:
     """See the module."""
 
+    subprotocol: str | None = SUBPROTOCOL
+    expected_closes: frozenset[int] = frozenset()
+
     def __init__(self, world: "World", name: str) -> None:
         self.world = world
         self.name = name
         self.watching: dict[str, Watching] = {}
         self.sent: list[Sent] = []
         self.requests: list[tuple[str, str]] = []
+        self.sealed: list[tuple[str, str]] = []
+        self.forks: list[dict[str, Any]] = []
+        self.gone: set[str] = set()
         self.socket: Socket | None = None
 
     # -- what it does --------------------------------------------------------------------------
@@ -223,7 +249,7 @@ class Device:
     async def _act(self, name: str) -> None:
         socket, draw = await self._connected(), self.world.random
         about = {"conversationId": name}
-        match draw.randint(0, 19):
+        match draw.randint(0, 21):
             case 0 | 1 | 2 | 3 | 4 | 5:
                 self._send(name)
             case 6 | 7:
@@ -252,6 +278,12 @@ class Device:
                 self._say(draw.choice(self.sent))
             case 19 if draw.random() < 0.3:
                 self.world.close(name)
+            case 20 if draw.random() < 0.1:
+                self.world.delete(CONDEMNED)
+            case 21 if self.sealed:
+                conversation, turn = draw.choice(self.sealed)
+                frame = {"type": "chat.fork", "turnId": turn}
+                socket.say({**frame, "conversationId": conversation})
             case _:
                 pass
 
@@ -302,7 +334,7 @@ class Device:
         assert self.socket is not None
         draw = self.world.random
         watching = self.watching.setdefault(name, Watching())
-        if watching.is_subscribed or not self.socket.is_open:
+        if watching.is_subscribed or not self.socket.is_open or name in self.gone:
             return
         frame: dict[str, Any] = {"type": "chat.subscribe", "conversationId": name}
         wish = Wish()
@@ -359,10 +391,21 @@ class Device:
                 self._answered(frame).accepted.append(frame)
             case "chat.error" if "ref" in frame:
                 self._answered(frame).refused.append(frame)
+            case "chat.error" if frame.get("code") == "gone":
+                self._lost_for_good(frame["conversationId"])
+            case "conversation.deleted":
+                self._lost_for_good(frame["conversationId"])
+            case "chat.forked":
+                self.forks.append(frame)
             case "chat.error" | "chat.stopped" | "hello":
                 pass
             case other:
                 self._wrong(f"got {other}, which it never asked for")
+
+    def _lost_for_good(self, name: str) -> None:
+        self.gone.add(name)
+        if name in self.watching:
+            self.watching[name].forget_line()
 
     def _answered(self, frame: dict[str, Any]) -> Sent:
         sent = next(sent for sent in self.sent if sent.client_id == frame["ref"])
@@ -384,6 +427,8 @@ class Device:
         watching.position = offset
         if frame["type"] == "chat.request":
             self.requests.append((name, frame["requestId"]))
+        elif frame.get("event", frame)["type"] == "turn-sealed":
+            self.sealed.append((name, frame["event"]["turnId"]))
 
     def _subscribed(self, frame: dict[str, Any]) -> None:
         name = frame["conversationId"]

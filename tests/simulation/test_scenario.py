@@ -11,6 +11,7 @@ import pytest
 from dispatch.testing import run_virtual
 from tests.simulation.claims import broken_claims
 from tests.simulation.devices import Device
+from tests.simulation.old_devices import OldDevice
 from tests.simulation.world import World, live_through
 
 BATCHES = 12
@@ -22,10 +23,11 @@ def simulate(seed: int) -> tuple[World, list[str]]:
     """One run, and what broke in it."""
     world = World(seed)
     devices = [Device(world, name) for name in ("ann", "bob", "eve")]
+    old_devices = [OldDevice(world, "old")]
 
     async def main() -> list[str]:
-        await live_through(world, devices, seconds=4.0)
-        return await broken_claims(world, devices)
+        await live_through(world, [*devices, *old_devices])
+        return await broken_claims(world, devices, old_devices)
 
     return world, run_virtual(main)
 
@@ -34,6 +36,13 @@ def seeds_of(batch: int) -> list[int]:
     if ONE is not None:
         return [int(ONE)] if batch == 0 else []
     return list(range(batch, SEEDS, BATCHES))
+
+
+def test_a_seed_is_a_run() -> None:
+    first, again = simulate(7)[0], simulate(7)[0]
+    assert first.committed == again.committed
+    assert first.prompts == again.prompts
+    assert first.kills == again.kills
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))

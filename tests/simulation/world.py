@@ -7,8 +7,9 @@ run. The runtime, the storage port's memory adapter and the server's connections
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
@@ -31,7 +32,7 @@ from dispatch.core.events import (
     Usage,
 )
 from dispatch.core.identity import LOCAL, ConversationId
-from dispatch.errors import DispatchError, Fault, StorageFailed, StorageFull
+from dispatch.errors import DispatchError, StorageFailed, StorageFull
 from dispatch.runtime.retention import prune_events
 from dispatch.server.connections import Connections
 from dispatch.server.gate import Doorkeeper
@@ -48,7 +49,8 @@ from dispatch.testing import (
     broker_on,
 )
 
-CONVERSATIONS = ("c1", "c2", "c3")
+# The last one is deleted sooner or later.
+CONVERSATIONS = ("c1", "c2", "c3", "c4")
 
 # Small, so that everything has to be given up and fetched again all the time.
 LIMITS = Limits(
@@ -68,6 +70,18 @@ LIMITS = Limits(
     heartbeat_seconds=1e9,
 )
 
+
+# And with room, so that most is answered from memory.
+ROOMY = msgspec.structs.replace(
+    LIMITS,
+    ring_events_max=400,
+    ring_bytes_max=60_000,
+    rings_bytes_max=200_000,
+    delta_bytes_max=1_000,
+    staged_bytes_max=4_000,
+    pending_bytes_max=10_000,
+    conversations_warm_max=10,
+)
 
 # After so many broken claims nothing more is learnt.
 TROUBLE_MAX = 20
@@ -149,11 +163,18 @@ class World:
         self.lost_share = self.random.choice([0.0, 0.0, 0.03])
         self.full_share = self.random.choice([0.0, 0.0, 0.05])
         self.prunes = self.random.random() < 0.4
+        self.seconds = self.random.choice([2.0, 4.0, 6.0])
+        self.limits = self.random.choice([LIMITS, LIMITS, ROOMY])
         # What must come out in the end.
         self.committed: dict[str, dict[int, Committed]] = {}
         self.prompts: list[tuple[str, str]] = []
         self.trouble: list[str] = []
+        # Where messages may be dropped, for somebody closed or deleted it.
         self.closed: set[str] = set()
+        self.deleted: set[str] = set()
+        # Rows by key, also of what was deleted since.
+        self._names: dict[int, str] = {}
+        self._turns: dict[int, str] = {}
         self.sockets: list[Any] = []
         self._arrived = asyncio.Event()
         self._kill = asyncio.Event()
@@ -184,13 +205,17 @@ class World:
     # -- the disk ------------------------------------------------------------------------------
 
     def note_committed(self, batch: Batch) -> None:
+        self._names |= {record.key: record.id for record in batch.conversations}
+        self._turns |= {turn.key: turn.id for turn in batch.turns}
         for record in batch.events:
-            conversation = self.disk.conversations[record.conversation].id
-            turn = self.disk.turns[record.turn].id
+            conversation, turn = self._names[record.conversation], self._turns[record.turn]
+            if conversation in self.deleted:
+                self.trouble.append(f"{conversation}: {record.payload!r} after its tombstone")
             events = self.committed.setdefault(conversation, {})
             if record.offset in events:
                 self.trouble.append(f"{conversation}: offset {record.offset} was written twice")
             events[record.offset] = Committed(record, turn, conversation)
+        self.deleted |= {self._names[key] for key in batch.deletions}
 
     # -- daemons -------------------------------------------------------------------------------
 
@@ -203,8 +228,9 @@ class World:
                 async with self._daemon(self._disk):
                     await self._kill.wait()
             except ExceptionGroup as group:
-                # A fault of the disk leaves nothing to trust: a daemon ends, and is started again.
-                defects = [error for error in leaves(group) if not isinstance(error, Fault)]
+                # A disk of which nobody knows what it did: a daemon ends, and is started again.
+                # Any other end of one, `Fenced` too, is a defect here, where one follows the other.
+                defects = [error for error in leaves(group) if not isinstance(error, StorageFailed)]
                 self.trouble += [f"the daemon died of {error!r}" for error in defects]
             await self.wait(0.1)
 
@@ -217,7 +243,7 @@ class World:
         running = broker_on(
             disk,
             agents=agents,
-            limits=LIMITS,
+            limits=self.limits,
             clock=LoopClock(),
             ids=self.ids,
             seconds=math.inf,
@@ -249,7 +275,15 @@ class World:
         """Somebody closes a conversation, over HTTP: the daemon may die before it is done."""
         self.closed.add(conversation)
         if self.harness is not None and self._tasks is not None:
-            self._tasks.start_soon(_close, self.harness, conversation)
+            close = partial(self.harness.broker.close, LOCAL, ConversationId(conversation))
+            self._tasks.start_soon(_whatever_comes, close)
+
+    def delete(self, conversation: str) -> None:
+        """Somebody deletes it, over HTTP."""
+        self.closed.add(conversation)
+        if self.harness is not None and self._tasks is not None:
+            delete = partial(self.harness.catalog.delete, LOCAL, ConversationId(conversation))
+            self._tasks.start_soon(_whatever_comes, delete)
 
     def kill(self) -> None:
         """At once: nothing more is written to disk or to anybody."""
@@ -344,21 +378,21 @@ def leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
             yield error
 
 
-async def _close(harness: Harness, conversation: str) -> None:
+async def _whatever_comes(call: Callable[[], Awaitable[object]]) -> None:
     with suppress(DispatchError):
-        await harness.broker.close(LOCAL, ConversationId(conversation))
+        await call()
 
 
-async def live_through(world: World, people: Sequence[Person], seconds: float) -> None:
+async def live_through(world: World, people: Sequence[Person]) -> None:
     """Danger for so long, then calm until everything has come to rest."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(world.run_daemons)
         tasks.start_soon(_be_dangerous, world)
-        with anyio.move_on_after(seconds + REST_SECONDS_MAX) as patience:
+        with anyio.move_on_after(world.seconds + REST_SECONDS_MAX) as patience:
             async with anyio.create_task_group() as lives:
                 for person in people:
                     lives.start_soon(person.live, CONVERSATIONS)
-                await anyio.sleep(seconds)
+                await anyio.sleep(world.seconds)
                 world.is_calm = True
             await world.reachable()
             assert world.harness is not None
