@@ -263,8 +263,8 @@ class Feeds:
         if audience in self._listeners:
             self._notices.setdefault(audience, []).append((notice, but))
 
-    def flush(self) -> None:
-        """Everything due for a connection leaves in one write."""
+    def flush(self) -> int:
+        """Everything due for a connection leaves in one write; how many writes that was."""
         touched: list[Follower] = []
         dirty, self._dirty = self._dirty, {}
         for feed in dirty:
@@ -275,6 +275,7 @@ class Feeds:
         for follower in touched:
             data, follower.outgoing = follower.outgoing, b""
             follower.write(data)
+        return len(touched)
 
     def statistics(self) -> FeedStatistics:
         """The counters, for metrics and tests."""

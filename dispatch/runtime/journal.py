@@ -27,11 +27,10 @@ from dispatch.storage.port import Batch, ConversationKey, EventRecord, Store, Tu
 
 log = structlog.get_logger()
 
-# After a batch that gathered so many appends (merged ones counted) the next one waits until this
-# long after it began: otherwise the first delta of a burst would leave alone, and twice the commits
-# and writes would be made. A quiet journal, or one in lockstep with its reader, never waits.
-_LARGE_BATCH_APPENDS: Final = 8
-_LARGE_BATCH_SPACING_SECONDS: Final = 0.001
+# After a flush to many the next batch waits as long as that flush took: what gathers meanwhile then
+# costs each of them one write instead of several. With few watchers, or none, nobody ever waits.
+_LARGE_FLUSH_WRITES: Final = 32
+_SPACING_SECONDS_MAX: Final = 0.01
 _RETRY_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
 
 _PREFIXES: Final = {
@@ -148,7 +147,6 @@ class Outbox:
                 and last.size + len(escaped) <= self._journal.delta_bytes_max
             ):
                 last.grow(escaped)
-                self._journal.appends += 1
                 self.bytes_pending += len(escaped)
                 return len(escaped)
         payload = _PREFIXES[kind] + escaped + DELTA_SUFFIX
@@ -233,13 +231,11 @@ class Journal:
         self._batch_events = 0
         self._commit_seconds = 0.0
         self._spaced_until = 0.0
-        self.appends = 0
         self.delta_bytes_max = delta_bytes_max
         self.trouble: DispatchError | None = None
 
     def wake(self, outbox: Outbox) -> None:
         """An outbox has something to commit."""
-        self.appends += 1
         self._dirty[outbox] = None
         self._work.set()
         self._idle.clear()
@@ -265,12 +261,9 @@ class Journal:
             if self._spaced_until > (now := self._clock.monotonic()):
                 await anyio.sleep(self._spaced_until - now)
             self._work.clear()
-            began, appends, self.appends = self._clock.monotonic(), self.appends, 0
             await self._commit_pending()
             if not self._dirty:
                 self._idle.set()
-            is_large = appends >= _LARGE_BATCH_APPENDS
-            self._spaced_until = began + _LARGE_BATCH_SPACING_SECONDS if is_large else 0.0
 
     async def _commit_pending(self) -> None:
         """One commit of everything that waits."""
@@ -356,7 +349,11 @@ class Journal:
             for entry, offset in zip(pending, offsets, strict=True):
                 if isinstance(entry, PendingChange) and entry.durable is not None:
                     entry.durable(offset)
-        self._feeds.flush()
+        began = self._clock.monotonic()
+        writes = self._feeds.flush()
+        now = self._clock.monotonic()
+        is_large = writes >= _LARGE_FLUSH_WRITES
+        self._spaced_until = now + min(now - began, _SPACING_SECONDS_MAX) if is_large else 0.0
 
     def _refuse(self, taken: list[_Taken], error: DispatchError) -> None:
         """Give admissions back; keep obligations, ahead of what has come since."""

@@ -19,7 +19,7 @@ from dispatch.errors import (
     StorageFull,
     StorageLocked,
 )
-from dispatch.runtime.feed import Feeds
+from dispatch.runtime.feed import Feed, Feeds
 from dispatch.runtime.journal import Journal, Outbox, PendingChange, PendingEvent
 from dispatch.storage.memory import MemoryStore
 from dispatch.storage.port import (
@@ -36,7 +36,7 @@ A, B = ConversationKey(1), ConversationKey(2)
 FULL = StorageFull("no room")
 STEP = encode_event(StepComplete("s"))
 
-# Of virtual time: shorter than the spacing of large batches.
+# Of virtual time, and what one write takes of the clock's: a flush to 31 lasts longer than 3 ticks.
 TICK_SECONDS = 0.0001
 
 
@@ -69,6 +69,18 @@ def rows(key: ConversationKey) -> tuple[ConversationRecord, TurnRecord]:
     return record, turn
 
 
+class SlowWatcher(Watcher):
+    """A write to it takes a tick."""
+
+    def __init__(self, feed: Feed, clock: ManualClock) -> None:
+        super().__init__(feed, after=0)
+        self._clock = clock
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self._clock.advance(TICK_SECONDS)
+
+
 class Desk:
     """A journal on a store that can hold and fail, with two conversations and who watches them."""
 
@@ -78,10 +90,11 @@ class Desk:
         self.store = HeldStore(self.faulty)
         self.feeds = Feeds(events_max=1_000, bytes_max=100_000, bytes_total_max=1_000_000)
         self.observed: list[int] = []
+        self.clock = ManualClock()
         self.journal = Journal(
             self.store,
             self.feeds,
-            ManualClock(),
+            self.clock,
             next_position=1,
             delta_bytes_max=delta_bytes_max,
             observe=lambda events, seconds: self.observed.append(events),
@@ -519,21 +532,20 @@ async def test_nothing_to_do_is_idle() -> None:
         await desk.journal.idle()
 
 
-def test_behind_a_large_batch_the_next_one_gathers_for_a_millisecond() -> None:
+@pytest.mark.parametrize(("watchers", "batches"), [(31, [1, 1, 1, 1]), (32, [1, 3])])
+def test_behind_a_flush_to_many_the_next_batch_gathers_for_as_long(
+    watchers: int, batches: list[int]
+) -> None:
     async def main() -> list[int]:
         desk = Desk()
+        feed = desk.outboxes[B].feed
+        for _ in range(watchers - 1):
+            SlowWatcher(feed, desk.clock).resume()
         async with desk.running():
-            for size in (60, 2):
-                desk.store.hold()
-                for _ in range(size):
-                    desk.step()
-                await desk.store.reached()
-                desk.step()
-                desk.store.release()
-                for _ in range(5):
-                    await anyio.sleep(TICK_SECONDS)
-                    desk.step()
-                await desk.journal.idle()
+            for _ in range(4):
+                desk.step(B)
+                await anyio.sleep(TICK_SECONDS)
+            await desk.journal.idle()
         return [len(batch.events) for batch in desk.store.batches]
 
-    assert run_virtual(main) == [60, 6, 2, 1, 1, 1, 1, 1, 1]
+    assert run_virtual(main) == batches
