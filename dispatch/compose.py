@@ -17,6 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -32,17 +33,15 @@ from dispatch.agents.port import Agent
 from dispatch.agents.python import PythonAgent
 from dispatch.errors import CloseCode, ConfigError
 from dispatch.observability import Metrics, configure_logging
-from dispatch.runtime.accounts import Accounts
 from dispatch.runtime.broker import Broker
-from dispatch.runtime.catalog import Catalog
 from dispatch.runtime.clock import Clock, RandomIds, SystemClock
 from dispatch.runtime.conversations import Conversations
 from dispatch.runtime.feed import Feeds
-from dispatch.runtime.history import History
 from dispatch.runtime.journal import Journal
-from dispatch.runtime.recovery import recover
 from dispatch.runtime.retention import keep_tidy
 from dispatch.runtime.services import Services
+from dispatch.runtime.slots import Slots
+from dispatch.runtime.verbs import Verbs, all_verbs
 from dispatch.server.auth import Authenticator
 from dispatch.server.connection import Connection
 from dispatch.server.connections import Connections
@@ -64,6 +63,8 @@ _GOODBYE_SECONDS: Final = 2.0
 # that ten thousand connections do not cost a pause.
 _GC_THRESHOLDS: Final = (10_000, 50, 1_000)
 _SWITCH_SECONDS: Final = 0.0005
+# In place of the key that sessions are signed with, where none is ever issued.
+_NO_KEY: Final = bytes(32)
 
 
 @dataclass(slots=True)
@@ -75,12 +76,14 @@ class Daemon:
     broker: Broker
     conversations: Conversations
     connections: Connections
+    authenticator: Authenticator | None
     drain: Callable[[float], Awaitable[None]]
 
 
-async def serve(settings: Settings) -> int:
+async def serve(settings: Settings, read_again: Callable[[], Settings] | None = None) -> int:
     """Run until SIGTERM or SIGINT, drain, and return the exit code. A second signal is immediate,
-    and so is one during the start, which may wait for room on the disk.
+    and so is one during the start, which may wait for room on the disk. At SIGHUP `read_again`
+    gives the settings anew, and `[auth]` is taken over.
 
     Raises `DispatchError` where the start fails, alone or in a group.
     """
@@ -89,7 +92,7 @@ async def serve(settings: Settings) -> int:
     # A busy loop gives a long statement of the writer's thread the interpreter back this soon, and
     # not after 5 ms: a batch of 32 turns beside a busy loop took 300 ms instead of 2.
     sys.setswitchinterval(_SWITCH_SECONDS)
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         stop = _Stop()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(stop.listen, signals)
@@ -101,6 +104,7 @@ async def serve(settings: Settings) -> int:
                     gc.collect()
                     gc.freeze()
                     stop.can_drain = True
+                    stop.hang_up = partial(_reload, daemon.authenticator, read_again)
                     await stop.asked.wait()
                     await daemon.drain(settings.drain_seconds)
             tasks.cancel_scope.cancel()
@@ -108,17 +112,41 @@ async def serve(settings: Settings) -> int:
     return 0
 
 
+def _reload(authenticator: Authenticator | None, read_again: Callable[[], Settings] | None) -> None:
+    """Take over `[auth]` as it is written now; what cannot be read leaves all as it was."""
+    if read_again is None:
+        return
+    try:
+        auth = read_again().auth
+        if auth is None or authenticator is None:
+            if auth is not None or authenticator is not None:
+                raise ConfigError("[auth] comes and goes with a restart alone")
+            return
+        authenticator.reload(auth)
+    except ConfigError as error:
+        log.error("auth.not_reloaded", error=error.message)
+        return
+    log.info("auth.reloaded", tokens=len(auth.tokens), jwt=auth.jwt is not None)
+
+
+def _nothing() -> None:
+    """Nobody is in yet."""
+
+
 class _Stop:
-    """What the signals ask of the daemon: to drain, or to end as it stands."""
+    """What the signals ask of the daemon: to drain, to end as it stands, or to read again."""
 
     def __init__(self) -> None:
         self.life = anyio.CancelScope()
         self.asked = anyio.Event()
         self.can_drain = False
+        self.hang_up: Callable[[], None] = _nothing
 
     async def listen(self, signals: AsyncIterator[signal.Signals]) -> None:
         async for number in signals:
-            if self.can_drain and not self.asked.is_set():
+            if number is signal.SIGHUP:
+                self.hang_up()
+            elif self.can_drain and not self.asked.is_set():
                 log.info("daemon.stopping", signal=number.name)
                 self.asked.set()
             else:
@@ -169,6 +197,7 @@ async def running(
             agents=agents,
             default_agent=settings.default_agent,
             keys=count(opened.next_key),
+            slots=Slots(settings.groups.runs_max),
             first_delta=metrics.first_delta,
         )
         try:
@@ -184,19 +213,17 @@ async def running(
 async def _serving(
     settings: Settings, services: Services, metrics: Metrics
 ) -> AsyncIterator[Daemon]:
-    accounts = Accounts(settings.limits, services.clock)
-    conversations = Conversations(services)
-    history = History(
-        services.store,
-        bytes_max=settings.limits.history_bytes_max,
-        held_bytes_max=settings.limits.history_held_bytes_max,
-    )
-    broker = Broker(services, conversations, accounts, history)
-    catalog = Catalog(services, conversations)
+    verbs = all_verbs(services)
     authenticator = _authenticator(settings)
     keeper = Doorkeeper(settings, authenticator)
-    hub = Connections(services, broker, catalog, conversations, history, keeper)
-    metrics.collect_from(lambda: _figures(services, accounts, conversations, hub))
+    hub = Connections(services, verbs, keeper)
+
+    def figures() -> dict[str, float]:
+        refused = 0 if authenticator is None else authenticator.refused_total
+        counted = _figures(services, verbs, hub)
+        return counted | {"auth_refused_total": refused}
+
+    metrics.collect_from(figures)
     app = build_app(
         services,
         hub,
@@ -204,11 +231,11 @@ async def _serving(
         metrics=metrics.text,
         is_ready=lambda: not services.is_draining,
     )
-    async with broker.running():
-        await recover(services, conversations)
+    async with verbs.broker.running():
+        await verbs.recover(services)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(hub.run)
-            tasks.start_soon(keep_tidy, services, catalog, settings.retention)
+            tasks.start_soon(keep_tidy, services, verbs.catalog, settings.retention)
 
             def accept(handshake: Handshake) -> Connection:
                 return hub.accept(handshake.credential, handshake.head.query)
@@ -218,12 +245,22 @@ async def _serving(
             ) as listener:
 
                 async def drain(seconds: float) -> None:
+                    # Until the last turn has ended a probe may see that we are not ready, and who
+                    # comes back may see how its turn ends; only what would start one is refused.
+                    await verbs.broker.drain(seconds)
                     listener.stop_accepting()
-                    await broker.drain(seconds)
                     hub.close_all()
                     await listener.drain(_GOODBYE_SECONDS, CloseCode.DRAINING)
 
-                yield Daemon(listener.url, services, broker, conversations, hub, drain)
+                yield Daemon(
+                    listener.url,
+                    services,
+                    verbs.broker,
+                    verbs.conversations,
+                    hub,
+                    authenticator,
+                    drain,
+                )
             tasks.cancel_scope.cancel()
 
 
@@ -245,6 +282,23 @@ def build_agent(
             return PythonAgent.from_options(name, agent.options)
         case kind:
             raise ConfigError(f'agents.{name}.kind: "{kind}" is not one of echo, command, python')
+
+
+def problems(settings: Settings) -> list[str]:
+    """Why `serve` would refuse these settings, a sentence each; nothing is started or written."""
+    found = []
+    ledger = ProcessLedger(settings.data / "processes")
+    for name, agent in settings.agents.items():
+        try:
+            build_agent(name, agent, settings, ledger)
+        except ConfigError as error:
+            found.append(error.message)
+    if settings.auth is not None:
+        try:
+            Authenticator(settings.auth, settings.limits, _NO_KEY)
+        except ConfigError as error:
+            found.append(error.message)
+    return found
 
 
 def verify(data: Path) -> list[str]:
@@ -286,9 +340,7 @@ def _authenticator(settings: Settings) -> Authenticator | None:
     return Authenticator(settings.auth, settings.limits, key)
 
 
-def _figures(
-    services: Services, accounts: Accounts, conversations: Conversations, hub: Connections
-) -> dict[str, float]:
+def _figures(services: Services, verbs: Verbs, hub: Connections) -> dict[str, float]:
     feeds, journal, connections = (
         services.feeds.statistics(),
         services.journal.statistics(),
@@ -299,8 +351,8 @@ def _figures(
         "subscriptions": connections.watches,
         "connections_lagging": connections.paused,
         "slow_consumer_closes_total": connections.stalled_total,
-        "turns_running": accounts.running_total,
-        "conversations_live": len(conversations),
+        "turns_running": verbs.accounts.running_total,
+        "conversations_live": len(verbs.conversations),
         "events_total": journal.events,
         "commits_total": journal.commits,
         "deliveries_total": feeds.deliveries,

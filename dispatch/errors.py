@@ -69,6 +69,18 @@ class Busy(Refused):
         super().__init__(message)
 
 
+class AgentFixed(Refused):
+    """A message for another agent than the one that a group or chat session is with."""
+
+    code = "agent_fixed"
+
+
+class Archived(Refused):
+    """A message into a chat session that was archived: restore it first."""
+
+    code = "archived"
+
+
 class Conflict(Refused):
     """The same client id was used before with another body."""
 

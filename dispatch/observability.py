@@ -21,6 +21,23 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _SECONDS: Final = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 
+# Of every figure, for whoever looks at a dashboard.
+HELP: Final = {
+    "connections": "WebSocket connections that are open now.",
+    "subscriptions": "Conversations that open connections follow, each counted once a connection.",
+    "connections_lagging": "Connections whose peer does not read as fast as it is written to.",
+    "slow_consumer_closes_total": "Connections closed because their peer had stopped reading.",
+    "turns_running": "Turns that run now, in all accounts.",
+    "conversations_live": "Conversations held in memory.",
+    "events_total": "Events made durable since the start.",
+    "commits_total": "Transactions that made events durable since the start.",
+    "deliveries_total": "Events written to watchers since the start, counted once a watcher.",
+    "writes_total": "Writes to watchers since the start; each may carry many events.",
+    "ring_bytes": "Bytes of events kept in memory for those who watch.",
+    "storage_refusing": "1 while the disk takes no more and new turns are refused, else 0.",
+    "auth_refused_total": "Credentials refused since the start: unknown, expired, tried too often.",
+}
+
 Figures = Callable[[], dict[str, float]]
 
 
@@ -81,19 +98,19 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._commit_events = Histogram(
             "dispatch_journal_batch_events",
-            "Events of one commit",
+            "Events of one commit to the disk.",
             buckets=_SIZES,
             registry=self._registry,
         )
         self._commit_seconds = Histogram(
             "dispatch_journal_commit_seconds",
-            "How long a commit took",
+            "Seconds from a commit's begin until the disk had it.",
             buckets=_SECONDS,
             registry=self._registry,
         )
         self._first_delta_seconds = Histogram(
             "dispatch_first_delta_seconds",
-            "From a turn's start to its first durable delta",
+            "Seconds from a turn's start until its first text was durable.",
             buckets=_SECONDS,
             registry=self._registry,
         )
@@ -122,12 +139,12 @@ class _Figures(Collector):
 
     def collect(self) -> Iterable[Metric]:
         for name, value in self._figures().items():
-            full = f"dispatch_{name}"
+            full, text = f"dispatch_{name}", HELP[name]
             if name.endswith("_total"):
-                counter = CounterMetricFamily(full.removesuffix("_total"), name.replace("_", " "))
+                counter = CounterMetricFamily(full.removesuffix("_total"), text)
                 counter.add_metric([], value)
                 yield counter
             else:
-                gauge = GaugeMetricFamily(full, name.replace("_", " "))
+                gauge = GaugeMetricFamily(full, text)
                 gauge.add_metric([], value)
                 yield gauge

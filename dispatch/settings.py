@@ -8,6 +8,7 @@ Invariant: a `Settings` that exists was checked as a whole; an unknown key is an
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -74,6 +75,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sends_burst_max: Positive = 1_000
     # Queued turns of one conversation: nobody reads more answers than that.
     queue_turns_max: Positive = 100
+    # Of one account, messages that wait for a turn, all together: a handful of the largest, and
+    # more text than anybody types; each is held in memory until its turn begins.
+    queue_bytes_max: Positive = 16 * MIB
     # Idle conversations kept in memory after their last watcher left: a reload costs a read.
     conversations_warm_max: Positive = 1_000
     # Chunks of one page of history when the client names a limit.
@@ -131,7 +135,8 @@ class JwtSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     HS256 takes `secret_env` (the name of an environment variable), RS256 `public_key_file` (PEM) or
     `jwks_url` (fetched by the daemon; an operator's URL, never a client's). Claims named here give
-    account, user and rights.
+    account, user and rights; `account` is that of tokens without the claim, which are refused where
+    it is not set: people of different accounts must not meet because somebody forgot to say so.
     """
 
     algorithm: Literal["HS256", "RS256"]
@@ -141,6 +146,7 @@ class JwtSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     public_key_file: Path | None = None
     jwks_url: str | None = None
     account_claim: str = "account"
+    account: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
     user_claim: str = "sub"
     rights_claim: str = "rights"
     leeway_seconds: Annotated[float, msgspec.Meta(ge=0, le=300)] = 10.0
@@ -180,6 +186,12 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     conversations_seconds: Seconds | None = None
 
 
+class GroupsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[groups]`: how many turns of groups and chat sessions run at once, over all accounts."""
+
+    runs_max: Annotated[int, msgspec.Meta(ge=1)] = 256
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a daemon is started with."""
 
@@ -198,6 +210,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     agents: dict[str, AgentSettings] = {}
     auth: AuthSettings | None = None
     limits: Limits = Limits()
+    groups: GroupsSettings = GroupsSettings()
     storage: StorageSettings = StorageSettings()
     retention: RetentionSettings = RetentionSettings()
     drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 10.0
@@ -205,6 +218,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 DEMO_AGENTS: Final = {"echo": AgentSettings(kind="echo", options={})}
+# What is in the environment under our name and is no setting: of clients, agents and tests.
+OTHER_VARIABLES: Final = frozenset(
+    {
+        "DISPATCH_CONFIG",
+        "DISPATCH_PROCESS",
+        "DISPATCH_SIMULATION_SEED",
+        "DISPATCH_SIMULATION_SEEDS",
+        "DISPATCH_TEST_KILL_CYCLES",
+        "DISPATCH_TOKEN",
+        "DISPATCH_TRACEBACK",
+        "DISPATCH_URL",
+    }
+)
+# What the environment gives as words with commas between them.
+_LISTS: Final = frozenset({"hosts", "origins", "trusted_proxies"})
 LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -281,20 +309,33 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
     fields = Settings.__struct_fields__
     found: dict[str, object] = {}
     for name, text in environment.items():
-        if not name.startswith("DISPATCH_") or name == "DISPATCH_CONFIG":
+        if not name.startswith("DISPATCH_") or name in OTHER_VARIABLES:
             continue
         first, *rest = name.removeprefix("DISPATCH_").lower().split("__")
         if first not in fields:
-            # Somebody's own variable (a client's DISPATCH_TOKEN, say); not every name is ours.
-            continue
+            raise ConfigError(_unknown(name))
         inner = found
         for part in [first, *rest][:-1]:
             nested = inner.setdefault(part, {})
             if not isinstance(nested, dict):
                 raise ConfigError(f"{name}: {part} is not a table")
             inner = nested
-        inner[[first, *rest][-1]] = text
+        is_list = not rest and first in _LISTS
+        inner[[first, *rest][-1]] = _listed(text) if is_list else text
     return found
+
+
+def _listed(text: str) -> list[str]:
+    """A list as the environment can hold one: with commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _unknown(name: str) -> str:
+    known = [*Settings.__struct_fields__, *(n.removeprefix("DISPATCH_") for n in OTHER_VARIABLES)]
+    first = name.removeprefix("DISPATCH_").partition("__")[0]
+    near = difflib.get_close_matches(first, [one.upper() for one in known], n=1)
+    hint = f"; is DISPATCH_{near[0]} meant?" if near else ""
+    return f"{name} in the environment is no setting{hint}"
 
 
 def _merge(under: dict[str, object], over: Mapping[str, object]) -> None:

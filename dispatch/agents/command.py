@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from dispatch.agents.ledger import MARK, ProcessLedger
 from dispatch.agents.lines import Lines, decode_line, encode_line, printable
@@ -54,6 +55,8 @@ ENVIRONMENT_PASSED: Final = (
 # As many of the longest lines as a turn may write: four times what a turn may hold, for what is
 # around the text.
 _OUTPUT_LINES: Final = 64
+
+_log = structlog.get_logger("dispatch.agents.command")
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -253,6 +256,10 @@ class CommandAgent:
     ) -> None:
         status = process.returncode if by_itself else 0
         if status or (not by_itself and heard.done is None):
+            # What it wrote is people's, and stays with their turn.
+            _log.warning(
+                "agent.failed", agent=self._name, status=process.returncode if by_itself else None
+            )
             if not heard.error:
                 raise self._failure(process, heard, by_itself=by_itself)
             # The program told its error itself; it is one error, not two.

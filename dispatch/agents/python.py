@@ -160,6 +160,12 @@ class PythonAgent:
 
 def _event(item: object) -> AgentEvent:
     """What was yielded, as an event whose every field has the type it says."""
+    # Most of what is yielded: text that cannot be other than it says, and is the same read back.
+    # A subclass may say anything, and text beyond ASCII may hold half a character.
+    if type(item) is str and item.isascii():
+        return TextDelta(item)
+    if type(item) is TextDelta and type(item.delta) is str and item.delta.isascii():
+        return item
     if isinstance(item, str):
         item = TextDelta(item)
     if not isinstance(item, AgentEvent):

@@ -1,6 +1,7 @@
-"""What an account may have at once and how fast: running turns and sends.
+"""What an account may have at once and how fast: running turns, sends and what waits.
 
-Neighbours: `broker` asks before it admits, `services.began` and `ended` count.
+Neighbours: `broker` asks before it admits, `catalog` before it forks; `services.began` and `ended`
+count, `backlog` counts what waits.
 Invariant: a count never falls below zero, and an account that is at rest holds no memory.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from dispatch.core.identity import AccountId
 from dispatch.errors import RateLimited, TooMany
+from dispatch.runtime.backlog import Backlog
 from dispatch.runtime.clock import Clock
 from dispatch.settings import Limits
 
@@ -43,6 +45,7 @@ class Accounts:
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
         """Begin with none."""
+        self.backlog = Backlog(limits)
         self._limits = limits
         self._clock = clock
         self._running: dict[AccountId, int] = {}
@@ -55,6 +58,11 @@ class Accounts:
 
     def check_send(self, account: AccountId) -> None:
         """Count a send; raises `RateLimited` or `TooMany`, both retryable."""
+        self.check_rate(account)
+        self.check_running(account)
+
+    def check_rate(self, account: AccountId) -> None:
+        """Count what costs as much as a send and starts no turn; raises `RateLimited`."""
         limits, now = self._limits, self._clock.monotonic()
         bucket = self._buckets.get(account)
         if bucket is None:
@@ -67,7 +75,6 @@ class Accounts:
                 f"more than {limits.sends_per_second_max} sends a second",
                 retry_after_ms=max(1, round(wait * 1000)),
             )
-        self.check_running(account)
 
     def check_running(self, account: AccountId) -> None:
         """Raise `TooMany` where one more turn is over the bound."""

@@ -24,7 +24,8 @@ from dispatch.core.identity import ConversationId, TurnId, UserId
 from dispatch.core.turn import Turn
 from dispatch.errors import DispatchError
 from dispatch.settings import Limits
-from dispatch.storage.port import TurnKey, TurnRecord
+from dispatch.storage.keys import TurnKey
+from dispatch.storage.port import TurnRecord
 
 _BODY_ENCODER: Final = msgspec.json.Encoder()
 _BODY_DECODER: Final = msgspec.json.Decoder(TurnBody)
@@ -63,8 +64,8 @@ def _nothing() -> None:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Admission:
-    """A send and whom to tell. `accepted` runs synchronously, before anything of it is shown;
-    `then` when it is settled either way.
+    """A send and whom to tell. `waits` runs before it is made to wait and may raise `TooMany`,
+    `accepted` synchronously, before anything of it is shown; `then` when it is settled either way.
     """
 
     key: TurnKey
@@ -76,6 +77,7 @@ class Admission:
     client_key: str | None = None
     digest: bytes = b""
     workspace: str | None = None
+    waits: Callable[[], None] = _nothing
     then: Callable[[], None] = _nothing
     error: DispatchError | None = None
     settled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -84,21 +86,29 @@ class Admission:
         """It is durable."""
         assert not self.settled.is_set(), "settled once"
         self.accepted(accepted)
-        self.settled.set()
-        self.then()
+        self._settle()
 
     def refuse(self, error: DispatchError) -> None:
         """Nothing of it is kept."""
         assert not self.settled.is_set(), "settled once"
         self.error = error
-        self.settled.set()
-        self.then()
+        self._settle()
 
     async def outcome(self) -> None:
         """Wait until it is settled; raises what refused it."""
         await self.settled.wait()
         if self.error is not None:
-            raise self.error
+            try:
+                raise self.error
+            finally:
+                # Its traceback has this frame, and with it the message: no circle may keep that.
+                self.error = None
+
+    def _settle(self) -> None:
+        self.settled.set()
+        then, self.then, self.waits = self.then, _nothing, _nothing
+        # These have the admission themselves: see `outcome`.
+        then()
 
 
 class TurnInbox:
@@ -156,6 +166,7 @@ class CurrentTurn:
         "id",
         "inbox",
         "is_asked",
+        "is_unwanted",
         "key",
         "scope",
         "sealed",
@@ -187,6 +198,8 @@ class CurrentTurn:
         self.has_text = False
         # Its agent was handed the prompt.
         self.is_asked = False
+        # Somebody stopped it before its start was durable.
+        self.is_unwanted = False
         self.first_offset: int | None = None
         self.started_ms = now_ms
         self.started_s = now_s

@@ -8,10 +8,10 @@ Invariant: when a verb returns, what it says is durable; when it raises, nothing
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import anyio.abc
@@ -21,7 +21,7 @@ import structlog
 from dispatch.core.commands import Accepted, Send
 from dispatch.core.events import ErrorEvent, Response
 from dispatch.core.identity import SEND, ConversationId, Principal, TurnId, require
-from dispatch.errors import Conflict
+from dispatch.errors import Conflict, Unavailable
 from dispatch.runtime import intake
 from dispatch.runtime.accounts import Accounts
 from dispatch.runtime.admission import Admission, CurrentTurn, body_digest, decode_accepted
@@ -31,7 +31,7 @@ from dispatch.runtime.history import History
 from dispatch.runtime.live import Live
 from dispatch.runtime.services import Services
 from dispatch.runtime.turns import run_turn
-from dispatch.storage.port import TurnKey
+from dispatch.storage.keys import TurnKey
 
 log = structlog.get_logger()
 
@@ -58,6 +58,7 @@ class Broker:
         self._tasks: anyio.abc.TaskGroup | None = None
         self._sending: dict[str, asyncio.Event] = {}
         services.launch = self._launch
+        services.start = self._start
         services.began = self._began
         services.ended = self._ended
 
@@ -139,6 +140,7 @@ class Broker:
             if not live.is_stored and live.current is None:
                 return None
             intake.close(live)
+            self._accounts.backlog.recount(live)
             stopped = await self._stop(live, None)
             await live.written()
             return stopped
@@ -151,6 +153,7 @@ class Broker:
         live = self._conversations.peek(principal, conversation)
         if live is None or live.is_deleting or not intake.cancel(live, turn):
             return False
+        self._accounts.backlog.recount(live)
         await live.written()
         return True
 
@@ -213,11 +216,12 @@ class Broker:
             digest=body_digest(send.body),
             workspace=send.workspace,
         )
-        if client_key is not None:
-            # Until it is settled, not until the request is over: a request may be cancelled.
-            admission.then = partial(self._sent, client_key)
+        backlog = self._accounts.backlog
         conversation = send.conversation or ConversationId(services.ids.new("c"))
         async with self._conversations.using(principal, conversation) as live:
+            admission.waits = partial(backlog.take_in, live, admission)
+            # Until it is settled, not until the request is over: a request may be cancelled.
+            admission.then = partial(self._settled, live, admission)
             if send.body.cwd is not None:
                 cwd = await allowed_directory(services, live, send.body)
                 admission.body = msgspec.structs.replace(send.body, cwd=cwd)
@@ -227,6 +231,12 @@ class Broker:
                 prepare(live)
             intake.admit(live, admission)
             await admission.outcome()
+
+    def _settled(self, live: Live, admission: Admission) -> None:
+        if admission.error is not None:
+            self._accounts.backlog.recount(live)
+        if admission.client_key is not None:
+            self._sent(admission.client_key)
 
     def _sent(self, client_key: str) -> None:
         self._sending.pop(client_key).set()
@@ -258,10 +268,17 @@ class Broker:
             return
         self._tasks.start_soon(run_turn, live, current, self._history.context)
 
+    def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if self._tasks is None:
+            raise Unavailable("the daemon is shutting down", retry_after_ms=1_000)
+        self._tasks.start_soon(work)
+
     def _began(self, live: Live) -> None:
         self._accounts.began(live.record.account)
+        self._accounts.backlog.recount(live)
 
     def _ended(self, live: Live) -> None:
         self._accounts.ended(live.record.account)
+        self._accounts.backlog.recount(live)
         intake.advance(live)
         self._conversations.rest(live)

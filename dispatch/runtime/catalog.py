@@ -7,6 +7,7 @@ Invariant: as in `broker`: what a verb says is durable, and a verb that raises c
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -17,20 +18,20 @@ from dispatch.core.identity import SEND, WATCH, ConversationId, Principal, TurnI
 from dispatch.core.notices import DeletedNotice, Opened, ReadNotice, TitleNotice
 from dispatch.errors import Gone, NotFound, PeerError
 from dispatch.runtime import intake
+from dispatch.runtime.accounts import Accounts
 from dispatch.runtime.conversations import Conversations
 from dispatch.runtime.directories import allowed_directory
 from dispatch.runtime.feed import Follower
-from dispatch.runtime.journal import PendingChange
 from dispatch.runtime.live import Live
+from dispatch.runtime.pending import Draft, PendingChange
 from dispatch.runtime.services import Services
 from dispatch.runtime.shape import Details, Shape, decode_details
+from dispatch.storage.keys import TurnKey
 from dispatch.storage.port import (
-    Batch,
     ConversationQuery,
     ConversationRecord,
     CursorRecord,
     TurnCopy,
-    TurnKey,
 )
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -39,10 +40,13 @@ _ENCODER: Final = msgspec.json.Encoder()
 class Catalog:
     """The verbs of conversations."""
 
-    def __init__(self, services: Services, conversations: Conversations) -> None:
+    def __init__(
+        self, services: Services, conversations: Conversations, accounts: Accounts
+    ) -> None:
         """See the module."""
         self._services = services
         self._conversations = conversations
+        self._accounts = accounts
 
     async def record(
         self, principal: Principal, conversation: ConversationId
@@ -113,6 +117,7 @@ class Catalog:
         require(principal, SEND)
         async with self._conversations.using(principal, conversation) as live:
             given: dict[str, str] = {}
+            intake.check_agent(live, body.model)
             if body.model is not None:
                 given["model"] = body.model
             if body.reasoning_effort is not None:
@@ -173,8 +178,11 @@ class Catalog:
     async def fork(
         self, principal: Principal, conversation: ConversationId, turn: TurnId
     ) -> ConversationId:
-        """A new conversation with everything up to and including a sealed turn."""
+        """A new conversation with everything up to and including a sealed turn; counts as a send,
+        for it writes a row for each of its turns.
+        """
         require(principal, SEND)
+        self._accounts.check_rate(principal.account)
         services = self._services
         async with self._conversations.using(principal, conversation) as source:
             sealed = await services.store.turn(source.record.key, turn)
@@ -193,20 +201,41 @@ class Catalog:
                 fork.record.last_message = source.record.last_message
                 fork.record.last_seq = last_seq
                 fork.details = msgspec.structs.replace(
-                    source.details, forked_from=(conversation, turn)
+                    source.details, forked_from=(conversation, turn), timeline=None
                 )
                 copies = [
                     TurnCopy(t.key, TurnKey(next(services.keys)), fork.record.key, t.first_seq)
                     for t in turns
                 ]
 
-                def write(batch: Batch, offset: int) -> None:
-                    fork.write_row(batch, offset)
-                    batch.copies.extend(copies)
+                def write(draft: Draft, offset: int) -> None:
+                    fork.write_row(draft, offset)
+                    draft.copies.extend(copies)
 
                 await _still_there(source)
                 await fork.commit(write)
                 return fork_id
+
+    async def archive(self, principal: Principal, conversation: ConversationId) -> None:
+        """Close it without ending its turn; nothing where there is none any more."""
+        require(principal, SEND)
+        with suppress(Gone):
+            async with self._conversations.using(principal, conversation) as live:
+                intake.close(live)
+                await live.written()
+
+    async def leave_timeline(self, principal: Principal, conversation: ConversationId) -> bool:
+        """From here on no timeline is kept of its turns; False where there is none any more."""
+        require(principal, SEND)
+        with suppress(Gone):
+            async with self._conversations.using(principal, conversation) as live:
+                before = live.shape()
+                live.details = msgspec.structs.replace(live.details, timeline=None)
+                if live.scribe is not None:
+                    self._conversations.keeper.detach(live)
+                await self._keep(live, before)
+                return True
+        return False
 
     async def delete(self, principal: Principal, conversation: ConversationId) -> None:
         """Stop its turn, remove its rows and leave a tombstone; watchers are told."""
@@ -231,15 +260,22 @@ class Catalog:
         live.deletion = asyncio.Event()
         is_on_its_way = False
         try:
+            if live.scribe is not None:
+                live.scribe.deleting(live)
             current = live.current
             if current is not None:
                 await current.begun.wait()
                 live.end(None, "aborted")
                 await current.sealed.wait()
             is_on_its_way = True
-            key = live.record.key
+
+            def write(draft: Draft, _offset: int) -> None:
+                draft.deletions.append(live.record.key)
+                if live.scribe is not None:
+                    live.scribe.buried(draft)
+
             await live.commit(
-                lambda batch, _: batch.deletions.append(key),
+                write,
                 then=partial(self._deleted, live),
                 instead=partial(_stay, live),
             )
@@ -255,10 +291,13 @@ class Catalog:
         )
         for subscriber in list(live.subscribers):
             subscriber.deleted(live)
+        if live.scribe is not None:
+            live.scribe.deleted(live)
         self._conversations.forget(live)
         intake.refuse_held(live)
         assert live.deletion is not None
         live.deletion.set()
+        self._accounts.backlog.recount(live)
 
     async def _keep(self, live: Live, before: Shape) -> None:
         """Write the row as it was changed, or take the change back."""

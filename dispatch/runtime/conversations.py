@@ -10,16 +10,40 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import msgspec
 
-from dispatch.core.identity import AccountId, ConversationId, Principal
+from dispatch.core.identity import AccountId, ConversationId, Principal, TurnId
 from dispatch.errors import Forbidden, Gone
 from dispatch.runtime.live import Live
 from dispatch.runtime.services import Services
-from dispatch.storage.port import ConversationKey, ConversationRecord
+from dispatch.storage.keys import ConversationKey
+from dispatch.storage.port import ConversationRecord
 
 _Name = tuple[AccountId, ConversationId]
+
+
+class Keeper(Protocol):
+    """Who keeps timelines of conversations' turns."""
+
+    async def attach(self, live: Live) -> None:
+        """A stored conversation comes into memory."""
+        ...
+
+    def detach(self, live: Live) -> None:
+        """It leaves it."""
+        ...
+
+
+class NoKeeper:
+    """Nobody does."""
+
+    async def attach(self, live: Live) -> None:
+        """See `Keeper`."""
+
+    def detach(self, live: Live) -> None:
+        """See `Keeper`."""
 
 
 class Conversations:
@@ -27,10 +51,11 @@ class Conversations:
 
     def __init__(self, services: Services) -> None:
         """Begin with none."""
-        self._services = services
+        self.services = services
         self._live: dict[_Name, Live] = {}
         self._loading: dict[_Name, asyncio.Event] = {}
         self._resting: OrderedDict[_Name, None] = OrderedDict()
+        self.keeper: Keeper = NoKeeper()
 
     def __iter__(self) -> Iterator[Live]:
         """All that are in memory."""
@@ -47,9 +72,27 @@ class Conversations:
             _check_visible(live.record, principal)
         return live
 
+    def find(self, account: AccountId, conversation: ConversationId) -> Live | None:
+        """The live one, for whoever keeps something of it."""
+        return self._live.get((account, conversation))
+
+    def has_turn(self, account: AccountId, conversation: ConversationId, turn: TurnId) -> bool:
+        """Whether a turn waits or runs."""
+        live = self.find(account, conversation)
+        if live is None:
+            return False
+        return turn in live.queued or (live.current is not None and live.current.id == turn)
+
+    def make(self, principal: Principal, conversation: ConversationId) -> Live:
+        """A new one under an id that nobody else has; it is held until `release`."""
+        record = self._new_record((principal.account, conversation), principal)
+        live = self.add(record, is_stored=False)
+        self.hold(live)
+        return live
+
     def add(self, record: ConversationRecord, *, is_stored: bool) -> Live:
         """Put one into memory that is not there yet."""
-        live = Live(self._services, record, is_stored=is_stored)
+        live = Live(self.services, record, is_stored=is_stored)
         self._live[record.account, record.id] = live
         return live
 
@@ -98,7 +141,7 @@ class Conversations:
         self._resting.move_to_end(name)
         if not live.is_stored:
             self.forget(live)
-        while len(self._resting) > self._services.limits.conversations_warm_max:
+        while len(self._resting) > self.services.limits.conversations_warm_max:
             oldest, _ = self._resting.popitem(last=False)
             if self._live[oldest].is_at_rest:
                 self.forget(self._live[oldest])
@@ -109,7 +152,8 @@ class Conversations:
         self._resting.pop(name, None)
         if self._live.get(name) is live:
             del self._live[name]
-            self._services.feeds.drop(live.feed)
+            self.services.feeds.drop(live.feed)
+            self.keeper.detach(live)
 
     async def _load_once(self, name: _Name, principal: Principal) -> Live:
         while (loading := self._loading.get(name)) is not None:
@@ -119,18 +163,21 @@ class Conversations:
             return live
         loading = self._loading[name] = asyncio.Event()
         try:
-            record = await self._services.store.conversation(*name)
+            record = await self.services.store.conversation(*name)
             if record is None:
                 return self.add(self._new_record(name, principal), is_stored=False)
             if record.status == "deleted":
                 raise Gone("the conversation was deleted")
-            return self.add(record, is_stored=True)
+            live = Live(self.services, record, is_stored=True)
+            await self.keeper.attach(live)
+            self._live[name] = live
+            return live
         finally:
             del self._loading[name]
             loading.set()
 
     def _new_record(self, name: _Name, principal: Principal) -> ConversationRecord:
-        services = self._services
+        services = self.services
         now_ms = services.clock.now_ms()
         return ConversationRecord(
             key=ConversationKey(next(services.keys)),

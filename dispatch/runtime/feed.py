@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from dispatch.core.identity import AccountId, ConversationId, UserId
 from dispatch.core.notices import AnyNotice, ReadNotice
-from dispatch.core.replay import Entry, Gap, Ring
+from dispatch.core.replay import Entry, Frame, Gap, Item, Ring
+
+Shows = TypeVar("Shows", contravariant=True)
 
 # An account's listeners, or one user's connections in it.
 _Audience = tuple[AccountId, UserId | None]
@@ -28,91 +30,106 @@ _BLOCK_BYTES: Final = 32 * 1024
 _BLOCKS_MAX: Final = 32
 
 
-class Encoding(Protocol):
-    """A dialect with its framing; hashable by identity, one object for all who use it."""
+class Wire(Protocol[Shows]):
+    """How what a feed shows is written; hashable by identity, one object for all who use it."""
 
-    def entries(self, conversation: ConversationId, entries: Sequence[Entry]) -> bytes:
+    def entries(self, conversation: ConversationId, entries: Sequence[Shows]) -> bytes:
         """Framed bytes, ready to be written."""
         ...
+
+
+class Encoding(Wire[Entry], Protocol):
+    """A dialect with its framing."""
 
     def notice(self, notice: AnyNotice) -> bytes:
         """Framed bytes, empty where the dialect has no word for it."""
         ...
 
 
-class Follower(Protocol):
-    """A connection, as the flusher sees it: `outgoing` is only ever set during a flush."""
+class Writer(Protocol):
+    """Who takes bytes in a flush: `outgoing` is only ever set during one."""
 
-    account: AccountId
-    user: UserId
     outgoing: bytes
-
-    @property
-    def encoding(self) -> Encoding:
-        """The wire form it is told in."""
-        ...
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport; may take this follower out of hot sets."""
         ...
 
 
-class Cursor:
+class Follower(Writer, Protocol):
+    """A connection that is told notices too."""
+
+    account: AccountId
+    user: UserId
+
+    @property
+    def encoding(self) -> Encoding:
+        """The wire form it is told in."""
+        ...
+
+
+class Cursor(Generic[Item]):
     """One follower's place in one feed. `offset` is what it was given; stale while hot."""
 
-    __slots__ = ("feed", "follower", "is_hot", "offset")
+    __slots__ = ("encoding", "feed", "follower", "is_hot", "offset")
 
-    def __init__(self, feed: Feed, follower: Follower, offset: int) -> None:
+    def __init__(
+        self, feed: Feed[Item], follower: Writer, encoding: Wire[Item], offset: int
+    ) -> None:
         """Stand after `offset`, cold."""
         self.feed = feed
         self.follower = follower
+        self.encoding = encoding
         self.offset = offset
         self.is_hot = False
 
 
-class Feed:
-    """One conversation's shown log and who stands at its head."""
+class Feed(Generic[Item]):
+    """One conversation's shown log and who stands at its head; a timeline's stream has one too.
 
-    __slots__ = ("_blocks", "_fresh", "_hot", "_wakers", "conversation", "ring")
+    `head` is the offset of the newest entry shown; what was published and not flushed is not.
+    """
 
-    def __init__(self, conversation: ConversationId, ring: Ring) -> None:
+    __slots__ = ("_blocks", "_fresh", "_hot", "_wakers", "conversation", "head", "ring")
+
+    def __init__(self, conversation: ConversationId, ring: Ring[Item]) -> None:
         """Begin with nobody."""
         self.conversation = conversation
         self.ring = ring
-        self._hot: dict[Encoding, dict[Cursor, None]] = {}
-        self._fresh: list[Entry] = []
+        self.head = ring.head
+        self._hot: dict[Wire[Item], dict[Cursor[Item], None]] = {}
+        self._fresh: list[Item] = []
         self._wakers: list[asyncio.Future[None]] = []
-        self._blocks: dict[tuple[Encoding, int], tuple[int, bytes]] = {}
-
-    @property
-    def head(self) -> int:
-        """The offset of the newest entry shown; what was published and not flushed is not."""
-        return self.ring.head - len(self._fresh)
+        self._blocks: dict[tuple[Wire[Item], int], tuple[int, bytes]] = {}
 
     @property
     def is_followed(self) -> bool:
         """Whether anybody stands at the head or waits."""
         return bool(self._wakers) or any(self._hot.values())
 
-    def join(self, cursor: Cursor) -> None:
+    def join(self, cursor: Cursor[Item]) -> None:
         """Put a cursor that stands at the head into the hot set."""
         assert cursor.offset == self.head, "only the head is hot"
         cursor.is_hot = True
-        self._hot.setdefault(cursor.follower.encoding, {})[cursor] = None
+        self._hot.setdefault(cursor.encoding, {})[cursor] = None
 
-    def leave(self, cursor: Cursor) -> None:
+    def leave(self, cursor: Cursor[Item]) -> None:
         """Take a cursor out; its offset is the head, which it was given."""
         if cursor.is_hot:
             cursor.is_hot = False
             cursor.offset = self.head
-            del self._hot[cursor.follower.encoding][cursor]
+            cursors = self._hot[cursor.encoding]
+            del cursors[cursor]
+            if not cursors:
+                # A wire may be of one reader alone.
+                del self._hot[cursor.encoding]
 
-    def read(self, cursor: Cursor, *, bytes_max: int) -> bytes | Gap:
+    def read(self, cursor: Cursor[Item], *, bytes_max: int) -> bytes | Gap:
         """Encoded entries after a cold cursor, moving it; empty at the head.
 
         Blocks are remembered, so that many who join late at the same place share them.
         """
-        encoding = cursor.follower.encoding
+        encoding = cursor.encoding
         block = self._blocks.get((encoding, cursor.offset))
         if block is not None:
             cursor.offset, data = block
@@ -148,7 +165,7 @@ class Feed:
                 if waker in self._wakers:
                     self._wakers.remove(waker)
 
-    def publish(self, entries: list[Entry]) -> None:
+    def publish(self, entries: list[Item]) -> None:
         """Append; shown by the next `flush`."""
         floor = self.ring.floor
         self.ring.extend(entries)
@@ -157,12 +174,13 @@ class Feed:
             self._blocks.clear()
         self._fresh += entries
 
-    def flush(self, touched: list[Follower]) -> int:
+    def flush(self, touched: list[Writer]) -> int:
         """Encode what is fresh once per encoding, and give it to everybody at the head.
 
         Returns how many deliveries (an event to a follower) that was.
         """
         fresh, self._fresh = self._fresh, []
+        self.head = self.ring.head
         deliveries = 0
         for encoding, cursors in self._hot.items():
             if not cursors:
@@ -202,19 +220,32 @@ class Feeds:
         self._bytes_max = bytes_max
         self._bytes_total_max = bytes_total_max
         self._bytes_total = 0
-        self._recent: OrderedDict[Feed, None] = OrderedDict()
-        self._dirty: dict[Feed, None] = {}
+        self._recent: OrderedDict[Feed[Any], None] = OrderedDict()
+        self._dirty: dict[Feed[Any], None] = {}
         self._notices: dict[_Audience, list[tuple[AnyNotice, Follower | None]]] = {}
         self._listeners: dict[_Audience, dict[Follower, None]] = {}
         self._deliveries = 0
         self._writes = 0
 
-    def new_feed(self, conversation: ConversationId, head: int) -> Feed:
+    def new_feed(self, conversation: ConversationId, head: int) -> Feed[Entry]:
         """A feed that continues after `head`."""
-        ring = Ring(head, events_max=self._events_max, bytes_max=self._bytes_max)
+        ring = Ring[Entry](head, events_max=self._events_max, bytes_max=self._bytes_max)
         return Feed(conversation, ring)
 
-    def drop(self, feed: Feed) -> None:
+    def new_stream(self, head: int) -> Feed[Frame]:
+        """A feed of frames that continues after the frame with the id `head`."""
+        ring = Ring[Frame](
+            head, events_max=self._events_max, bytes_max=self._bytes_max, is_sparse=True
+        )
+        return Feed(ConversationId(""), ring)
+
+    def skip(self, feed: Feed[Frame], head: int) -> None:
+        """Nobody follows: go on behind an id without what led there."""
+        self._bytes_total -= feed.ring.skip(head)
+        feed.head = head
+        self._recent.pop(feed, None)
+
+    def drop(self, feed: Feed[Any]) -> None:
         """Forget a feed that nobody follows."""
         self._bytes_total -= feed.ring.clear()
         self._recent.pop(feed, None)
@@ -239,7 +270,7 @@ class Feeds:
                 if not listeners:
                     del self._listeners[audience]
 
-    def publish(self, feed: Feed, entries: list[Entry]) -> None:
+    def publish(self, feed: Feed[Item], entries: list[Item]) -> None:
         """Append to a feed and keep all rings within their bound, oldest feeds first."""
         before = feed.ring.bytes_held
         feed.publish(entries)
@@ -265,7 +296,7 @@ class Feeds:
 
     def flush(self) -> int:
         """Everything due for a connection leaves in one write; how many writes that was."""
-        touched: list[Follower] = []
+        touched: list[Writer] = []
         dirty, self._dirty = self._dirty, {}
         for feed in dirty:
             self._deliveries += feed.flush(touched)
@@ -281,7 +312,7 @@ class Feeds:
         """The counters, for metrics and tests."""
         return FeedStatistics(self._deliveries, self._writes, self._bytes_total, len(self._recent))
 
-    def _flush_notices(self, touched: list[Follower]) -> None:
+    def _flush_notices(self, touched: list[Writer]) -> None:
         notices, self._notices = self._notices, {}
         for audience, told in notices.items():
             shared: dict[tuple[Encoding, int], bytes] = {}

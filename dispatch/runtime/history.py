@@ -25,7 +25,8 @@ from dispatch.core.identity import TurnId
 from dispatch.core.replay import Entry
 from dispatch.runtime.live import Live
 from dispatch.runtime.room import Room
-from dispatch.storage.port import ConversationKey, EventRecord, SealedTurn, Store
+from dispatch.storage.keys import ConversationKey
+from dispatch.storage.port import EventRecord, SealedTurn, Store
 
 # Turns and events read at once: a millisecond of a reader's time, and what each of a thousand
 # slow ones may hold.

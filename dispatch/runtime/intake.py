@@ -27,7 +27,7 @@ from dispatch.core.conversation import (
 )
 from dispatch.core.events import UserMessage, encode_event
 from dispatch.core.identity import LOCAL, TurnId
-from dispatch.errors import DispatchError, Gone, TooMany, Unavailable
+from dispatch.errors import AgentFixed, Busy, DispatchError, Gone, TooMany, Unavailable
 from dispatch.runtime.admission import (
     Admission,
     CurrentTurn,
@@ -35,9 +35,9 @@ from dispatch.runtime.admission import (
     encode_accepted,
     encode_body,
 )
-from dispatch.runtime.journal import PendingChange, PendingEvent
 from dispatch.runtime.live import Live
-from dispatch.storage.port import Batch, TurnChange, TurnRecord, TurnState
+from dispatch.runtime.pending import Draft, PendingChange, PendingEvent
+from dispatch.storage.port import TurnChange, TurnRecord, TurnState
 
 _TITLE_CHARACTERS: Final = 80
 _PREVIEW_CHARACTERS: Final = 200
@@ -51,13 +51,24 @@ def admit(live: Live, admission: Admission) -> None:
             raise Unavailable("the daemon is shutting down", retry_after_ms=1_000)
         agent = live.current.agent if live.current is not None else None
         steers = agent is not None and agent.info.steer
+        if live.scribe is not None:
+            live.scribe.check_open()
+            check_agent(live, admission.body.model)
         placement = (
             "hold"
             if live.is_deleting
             else rules.place(live.state, admission.on_busy, agent_steers=steers)
         )
+        waits = live.waits_for_slot and bool(live.state.queue)
+        if admission.on_busy == "queue" and live.scribe is not None:
+            waits = waits or not live.scribe.has_room()
+        if placement == "start" and waits and admission.on_busy != "interrupt":
+            if admission.on_busy == "reject":
+                raise Busy()
+            placement = "queue"
         if placement != "start":
             _check_queue(live)
+            admission.waits()
     except DispatchError as error:
         admission.refuse(error)
         return
@@ -75,6 +86,14 @@ def admit(live: Live, admission: Admission) -> None:
             live.end(None, "aborted")
 
 
+def check_agent(live: Live, model: str | None) -> None:
+    """Raise `AgentFixed` for another agent than that of a group's member or chat session."""
+    if live.scribe is not None and model is not None:
+        agent_of = live.services.agent_of
+        if agent_of(model)[0] != agent_of(live.details.model)[0]:
+            raise AgentFixed("the agent of this conversation is fixed")
+
+
 def advance(live: Live) -> None:
     """The conversation is free: whoever is next goes, or it falls idle.
 
@@ -86,7 +105,11 @@ def advance(live: Live) -> None:
         elif live.held:
             admit(live, live.held.popleft())
         elif live.state.queue and not live.services.is_draining:
-            _start_queued(live, live.state.queue[0].turn)
+            turn = live.state.queue[0].turn
+            live.waits_for_slot = live.scribe is not None and not live.scribe.may_start(live, turn)
+            if live.waits_for_slot:
+                return
+            _start_queued(live, turn)
         else:
             for fact in rules.settle(live.state):
                 live.state = rules.evolve(live.state, fact)
@@ -108,6 +131,22 @@ def cancel(live: Live, turn: TurnId) -> bool:
     facts = rules.cancel(live.state, turn)
     _drop(live, facts)
     return bool(facts)
+
+
+def take_out(live: Live, turn: TurnId) -> TurnChange:
+    """Take a message out of the queue; the caller makes the change durable."""
+    record = live.queued.pop(turn)
+    live.state = rules.evolve(live.state, Unqueued(turn))
+    live.tell_queue()
+    return TurnChange(record.key, record.state, "cancelled")
+
+
+def end_when_begun(live: Live, turn: TurnId | None) -> None:
+    """Stop a turn that runs, or as soon as its start is durable."""
+    current = live.current
+    if current is not None and current.id == turn:
+        current.is_unwanted = True
+        live.end(turn, "aborted")
 
 
 def close(live: Live) -> None:
@@ -140,9 +179,13 @@ def _drop(live: Live, facts: tuple[Unqueued, ...]) -> None:
     for fact in facts:
         live.state = rules.evolve(live.state, fact)
     changes = [TurnChange(record.key, record.state, "cancelled") for record in records]
-    live.outbox.change(
-        PendingChange(lambda batch, _: batch.changes.extend(changes), lambda _: live.tell_queue())
-    )
+
+    def write(draft: Draft, _offset: int) -> None:
+        draft.changes.extend(changes)
+        if live.scribe is not None:
+            live.scribe.dropped(draft, [record.id for record in records])
+
+    live.outbox.change(PendingChange(write, lambda _: live.tell_queue()))
 
 
 def _check_queue(live: Live) -> None:
@@ -177,13 +220,18 @@ def _start(live: Live, admission: Admission) -> None:
     if admission.workspace is not None and not live.is_stored:
         live.record.workspace = admission.workspace
     current, events = _begin(live, record, admission.body, now_ms)
+    if live.scribe is not None:
+        live.scribe.starting(record.id)
     after = live.shape()
 
-    def write(batch: Batch, offset: int) -> None:
+    def write(draft: Draft, offset: int) -> None:
         record.first_offset = offset + 1
         record.acceptance = encode_accepted(_accepted(live, admission, "started", offset))
-        batch.turns.append(record)
-        live.write_row(batch, offset)
+        draft.turns.append(record)
+        live.write_row(draft, offset)
+        if live.scribe is not None:
+            live.scribe.accepted(draft, record)
+            live.scribe.began(draft, record.id, now_ms)
 
     def durable(offset: int) -> None:
         live.is_stored = True
@@ -192,6 +240,8 @@ def _start(live: Live, admission: Admission) -> None:
 
     def refused(error: DispatchError) -> None:
         # What came in since stays; the turn itself never was.
+        if live.scribe is not None:
+            live.scribe.refused(record.id)
         live.state = rules.evolve(live.state, Withdrawn())
         if live.state.status == "active":
             live.state = rules.evolve(live.state, StatusChanged(status))
@@ -211,9 +261,11 @@ def _start_queued(live: Live, turn: TurnId) -> None:
     now_ms = live.services.clock.now_ms()
     current, events = _begin(live, record, decode_body(record.body), now_ms)
 
-    def write(batch: Batch, offset: int) -> None:
-        batch.changes.append(TurnChange(record.key, record.state, "running", now_ms, offset + 1))
-        live.write_row(batch, offset)
+    def write(draft: Draft, offset: int) -> None:
+        draft.changes.append(TurnChange(record.key, record.state, "running", now_ms, offset + 1))
+        live.write_row(draft, offset)
+        if live.scribe is not None:
+            live.scribe.began(draft, record.id, now_ms)
 
     def durable(offset: int) -> None:
         live.tell_queue()
@@ -265,8 +317,8 @@ def _begun(live: Live, current: CurrentTurn, offset: int, status: str) -> None:
     if status != "active":
         live.tell_status("active")
     live.services.launch(live, current)
-    if live.interrupts:
-        # Somebody came to interrupt it while its start was on its way.
+    if live.interrupts or current.is_unwanted:
+        # Somebody came to interrupt or stop it while its start was on its way.
         live.end(None, "aborted")
 
 
@@ -308,12 +360,14 @@ def _keep(
 ) -> None:
     """Make a waiting message durable, acknowledge it, and go on."""
 
-    def write(batch: Batch, offset: int) -> None:
+    def write(draft: Draft, offset: int) -> None:
         record.acceptance = encode_accepted(_accepted(live, admission, place, offset))
-        batch.turns.append(record)
+        draft.turns.append(record)
         if not live.is_stored:
             # The start that this one waits behind may have been refused meanwhile.
-            live.write_row(batch, offset)
+            live.write_row(draft, offset)
+        if live.scribe is not None:
+            live.scribe.accepted(draft, record)
 
     def durable(offset: int) -> None:
         live.is_stored = True
@@ -322,6 +376,8 @@ def _keep(
         then()
 
     def refused(error: DispatchError) -> None:
+        if live.scribe is not None:
+            live.scribe.refused(record.id)
         live.arriving -= 1
         admission.refuse(error)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple
 
 import anyio
@@ -23,7 +24,9 @@ from dispatch.core.replay import Entry
 from dispatch.errors import Conflict, DispatchError, StorageFull, StorageLocked
 from dispatch.runtime.clock import Clock
 from dispatch.runtime.feed import Feed, Feeds
-from dispatch.storage.port import Batch, ConversationKey, EventRecord, Store, TurnKey
+from dispatch.runtime.pending import Draft, Mirror, Pending, PendingChange, PendingEvent
+from dispatch.storage.keys import ConversationKey, TurnKey
+from dispatch.storage.port import Batch, EventRecord, Store
 
 log = structlog.get_logger()
 
@@ -39,69 +42,11 @@ _PREFIXES: Final = {
 }
 
 
-class PendingEvent:
-    """An event on its way to disk; a delta grows while it waits."""
-
-    __slots__ = ("_payload", "delta", "turn_id", "turn_key")
-
-    def __init__(self, turn_key: TurnKey, turn_id: TurnId, payload: bytes, delta: str = "") -> None:
-        """`delta` names the run that `payload` may be merged into."""
-        self.turn_key = turn_key
-        self.turn_id = turn_id
-        self.delta = delta
-        self._payload: bytes | bytearray = payload
-
-    @property
-    def size(self) -> int:
-        """Bytes of the encoded event so far."""
-        return len(self._payload)
-
-    @property
-    def payload(self) -> bytes:
-        """The encoded event."""
-        if isinstance(self._payload, bytearray):
-            self._payload = bytes(self._payload)
-        return self._payload
-
-    def grow(self, escaped: bytes) -> None:
-        """Append escaped text to the delta."""
-        if not isinstance(self._payload, bytearray):
-            self._payload = bytearray(self._payload)
-        del self._payload[-len(DELTA_SUFFIX) :]
-        self._payload += escaped
-        self._payload += DELTA_SUFFIX
-
-
-class PendingChange:
-    """Rows on their way to disk, and what to do then.
-
-    `write(batch, offset)` adds the rows, `offset` being the conversation's last one before this
-    change and its `events`; it may be called again for a later batch. `durable(offset)` runs once,
-    before anything of the batch is shown. With `refused` the change is an admission: a disk that
-    takes no more calls it instead, once, and nothing is kept.
-    """
-
-    __slots__ = ("durable", "events", "refused", "write")
-
-    def __init__(
-        self,
-        write: Callable[[Batch, int], None],
-        durable: Callable[[int], None] | None = None,
-        refused: Callable[[DispatchError], None] | None = None,
-        events: tuple[PendingEvent, ...] = (),
-    ) -> None:
-        """See the class."""
-        self.write = write
-        self.durable = durable
-        self.refused = refused
-        self.events = events
-
-
-Pending = PendingEvent | PendingChange
-
-
 class Outbox:
-    """One conversation's way to disk: entries in order, and the last durable offset."""
+    """One conversation's way to disk: entries in order, and the last durable offset.
+
+    A timeline has one too, without a feed, for what it does itself.
+    """
 
     __slots__ = (
         "_journal",
@@ -112,20 +57,24 @@ class Outbox:
         "feed",
         "head",
         "left",
+        "mirror",
         "pending",
     )
 
-    def __init__(self, journal: Journal, conversation: ConversationKey, feed: Feed) -> None:
+    def __init__(
+        self, journal: Journal, conversation: ConversationKey, feed: Feed[Entry] | None
+    ) -> None:
         """Continue after the feed's head."""
         self._journal = journal
         self._settled: asyncio.Event | None = None
         self.conversation = conversation
         self.feed = feed
-        self.head = feed.head
+        self.head = 0 if feed is None else feed.head
         self.pending: list[Pending] = []
         self.bytes_pending = 0
         self.entered = 0
         self.left = 0
+        self.mirror: Mirror | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -288,40 +237,37 @@ class Journal:
                 return
             else:
                 self._observed(batch, began)
-                self._next_position += len(batch.events)
-                self._show(taken)
+                self._show(taken, batch)
             self.trouble = None
             return
 
     async def _commit_singly(self, taken: list[_Taken]) -> None:
         """Some admission is taken already: commit outbox by outbox to find whose."""
         for one in taken:
-            batch = Batch()
-            rebuilt = self._build(one.outbox, one.pending, batch, self._next_position)
+            batch = Draft(position=self._next_position)
+            rebuilt = self._build(one.outbox, one.pending, batch)
             try:
                 await self._store.commit(batch)
             except (Conflict, StorageFull, StorageLocked) as error:
                 self._refuse([rebuilt], error)
             else:
-                self._next_position += len(batch.events)
-                self._show([rebuilt])
+                self._show([rebuilt], batch)
 
-    def _take(self) -> tuple[list[_Taken], Batch]:
+    def _take(self) -> tuple[list[_Taken], Draft]:
         dirty, self._dirty = self._dirty, {}
-        batch = Batch()
+        batch = Draft(position=self._next_position)
         taken = []
         for outbox in dirty:
             pending, outbox.pending = outbox.pending, []
             outbox.bytes_pending = 0
             if pending:
-                position = self._next_position + len(batch.events)
-                taken.append(self._build(outbox, pending, batch, position))
+                taken.append(self._build(outbox, pending, batch))
         return taken, batch
 
-    def _build(self, outbox: Outbox, pending: list[Pending], batch: Batch, position: int) -> _Taken:
+    def _build(self, outbox: Outbox, pending: list[Pending], draft: Draft) -> _Taken:
         offset = outbox.head
-        key = outbox.conversation
-        events = batch.events
+        key, mirror = outbox.conversation, outbox.mirror
+        events = draft.events
         shown: list[Entry] = []
         offsets: list[int] = []
         for entry in pending:
@@ -329,21 +275,27 @@ class Journal:
             if isinstance(entry, PendingEvent):
                 due: tuple[PendingEvent, ...] = (entry,)
             else:
-                entry.write(batch, offset)
+                entry.write(draft, offset)
                 due = entry.events
             for event in due:
                 offset += 1
                 payload = event.payload
+                position = draft.take_position()
                 events.append(EventRecord(position, key, event.turn_key, offset, payload))
-                position += 1
                 shown.append(Entry(offset, event.turn_id, payload, event.delta))
+                if mirror is not None:
+                    tell = partial(mirror.happened, position, event.turn_id, payload, event.delta)
+                    draft.then.append(tell)
         return _Taken(outbox, pending, shown, offsets)
 
-    def _show(self, taken: list[_Taken]) -> None:
+    def _show(self, taken: list[_Taken], draft: Draft) -> None:
         """Publish everything of a batch, then tell everybody in one flush."""
+        self._next_position = draft.position
+        for tell in draft.then:
+            tell()
         for outbox, pending, shown, offsets in taken:
             outbox.head += len(shown)
-            if shown:
+            if shown and outbox.feed is not None:
                 self._feeds.publish(outbox.feed, shown)
             outbox.leave(len(pending))
             for entry, offset in zip(pending, offsets, strict=True):

@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from functools import partial
+from typing import Final
 
 import msgspec
 
@@ -35,12 +36,14 @@ from dispatch.core.notices import StatusNotice
 from dispatch.core.turn import metrics_of
 from dispatch.errors import DispatchError
 from dispatch.runtime.admission import Admission, CurrentTurn, check_parts
-from dispatch.runtime.journal import Outbox, PendingChange
+from dispatch.runtime.journal import Outbox
+from dispatch.runtime.pending import Draft, PendingChange
+from dispatch.runtime.scribe import Scribe
 from dispatch.runtime.seal import PendingSeal
 from dispatch.runtime.services import Services
 from dispatch.runtime.shape import Shape, decode_details, encode_details, take_back
+from dispatch.runtime.watchers import SealWatcher, Subscriber
 from dispatch.storage.port import (
-    Batch,
     ConversationRecord,
     ConversationStatus,
     Piece,
@@ -53,24 +56,11 @@ _ESCAPE_BYTES_MAX: Final = 6
 _ENCODER: Final = msgspec.json.Encoder()
 
 
-class Subscriber(Protocol):
-    """Who watches a conversation, beside its feed."""
-
-    def deleted(self, live: Live) -> None:
-        """The conversation is gone for ever."""
-        ...
-
-
-class SealWatcher(Protocol):
-    """Who wants to know of every seal."""
-
-    def sealed(self, live: Live, turn: TurnId) -> None:
-        """A turn's end is durable and about to be shown."""
-        ...
-
-
 class Live:
-    """A conversation that somebody watches or that has a turn."""
+    """A conversation that somebody watches or that has a turn.
+
+    `arriving`: messages on their way into the queue. `waits_for_slot`: too many other turns run.
+    """
 
     __slots__ = (
         "arriving",
@@ -86,12 +76,14 @@ class Live:
         "queue_watchers",
         "queued",
         "record",
+        "scribe",
         "seal_watchers",
         "sealing",
         "services",
         "state",
         "subscribers",
         "users",
+        "waits_for_slot",
     )
 
     def __init__(self, services: Services, record: ConversationRecord, *, is_stored: bool) -> None:
@@ -108,7 +100,6 @@ class Live:
         self.queued: dict[TurnId, TurnRecord] = {}
         self.held: deque[Admission] = deque()
         self.interrupts: deque[Admission] = deque()
-        # Messages on their way into the queue.
         self.arriving = 0
         self.previous_gone: asyncio.Event | None = None
         self.queue_watchers: dict[Callable[[Live], None], None] = {}
@@ -117,6 +108,12 @@ class Live:
         self.subscribers: dict[Subscriber, None] = {}
         self.seal_watchers: dict[SealWatcher, None] = {}
         self.users = 0
+        self.scribe: Scribe | None = None
+        self.waits_for_slot = False
+
+    def attach(self, scribe: Scribe | None) -> None:
+        """From here on a timeline is kept of its turns, or is not any more."""
+        self.scribe = self.outbox.mirror = scribe
 
     @property
     def is_deleting(self) -> bool:
@@ -142,8 +139,6 @@ class Live:
             return self.feed.head
         return current.first_offset - 1
 
-    # -- facts ---------------------------------------------------------------------------------
-
     def apply(self, facts: tuple[Fact, ...]) -> None:
         """Evolve, and put what must be kept on its way to disk."""
         for fact in facts:
@@ -167,13 +162,25 @@ class Live:
         current.fold.add(event, payload)
         current.bytes_total += len(payload)
         self.outbox.event(current.key, current.id, payload)
+        if self.scribe is not None:
+            self._write_down(self.scribe.heard(current.id, event))
+
+    def _write_down(self, write: Callable[[Draft], None] | None) -> None:
+        if write is not None:
+            self.outbox.change(PendingChange(lambda draft, _: write(draft)))
 
     def _absorb(self, turn: TurnId) -> None:
         record = self.queued.pop(turn)
         change = TurnChange(record.key, record.state, "absorbed")
-        self.outbox.change(PendingChange(lambda batch, _: batch.changes.append(change)))
 
-    def write_row(self, batch: Batch, offset: int) -> None:
+        def write(draft: Draft, _offset: int) -> None:
+            draft.changes.append(change)
+            if self.scribe is not None:
+                self.scribe.absorbed(draft, record)
+
+        self.outbox.change(PendingChange(write))
+
+    def write_row(self, draft: Draft, offset: int) -> None:
         """Add the conversation's row as it is now; `offset` as in `PendingChange.write`."""
         row = msgspec.structs.replace(
             self.record,
@@ -182,8 +189,10 @@ class Live:
             epoch=self.services.opened.incarnation,
         )
         if self.sealing is not None:
-            self.sealing.update(row, batch)
-        batch.conversations.append(row)
+            self.sealing.update(row, draft)
+        draft.conversations.append(row)
+        if self.scribe is not None:
+            self.scribe.renamed(draft, row.title)
 
     def _tell_status(self, _offset: int) -> None:
         self.is_stored = True
@@ -213,7 +222,7 @@ class Live:
 
     async def commit(
         self,
-        write: Callable[[Batch, int], None],
+        write: Callable[[Draft, int], None],
         *,
         then: Callable[[], None] | None = None,
         instead: Callable[[], None] | None = None,
@@ -255,8 +264,6 @@ class Live:
         for watcher in list(self.queue_watchers):
             watcher(self)
 
-    # -- the running turn ----------------------------------------------------------------------
-
     def agent_event(self, current: CurrentTurn, event: AgentEvent) -> None:
         """Take an agent's event; dropped when its turn is over. Raises `AgentFailure` over bounds.
 
@@ -291,19 +298,14 @@ class Live:
     def _append_delta(self, current: CurrentTurn, kind: type[AgentEvent], payload: bytes) -> None:
         if not current.has_text and kind is TextDelta:
             current.has_text = True
-            self._observe_first_delta(current.started_s)
+            observe = partial(self.services.observe_first_delta, current.started_s)
+            self.outbox.change(PendingChange(_nothing, observe))
         escaped = delta_text(payload)
+        if self.scribe is not None and kind is TextDelta:
+            self._write_down(self.scribe.said(current.id, escaped))
         current.fold.add_delta(kind, escaped)
         name = "text-delta" if kind is TextDelta else "reasoning-delta"
         current.bytes_total += self.outbox.delta(current.key, current.id, name, escaped)
-
-    def _observe_first_delta(self, started_s: float) -> None:
-        services = self.services
-
-        def durable(_offset: int) -> None:
-            services.first_delta(services.clock.monotonic() - started_s)
-
-        self.outbox.change(PendingChange(_nothing, durable))
 
     def _check_event_size(self, payload: bytes) -> None:
         limit = self.services.limits.event_bytes_max
@@ -360,9 +362,11 @@ class Live:
         seal = PendingSeal(current, outcome, metrics, self.services.clock.now_ms())
         self.sealing = seal
 
-        def write(batch: Batch, offset: int) -> None:
-            seal.write(batch, offset, self.record.last_seq, self.state)
-            self.write_row(batch, offset)
+        def write(draft: Draft, offset: int) -> None:
+            seal.write(draft, offset, self.record.last_seq, self.state)
+            self.write_row(draft, offset)
+            if self.scribe is not None:
+                self.scribe.ended(draft, current.id, outcome)
 
         def durable(offset: int) -> None:
             self.sealing = None
@@ -390,5 +394,5 @@ class Live:
         self.services.ended(self)
 
 
-def _nothing(_batch: Batch, _offset: int) -> None:
+def _nothing(_draft: Draft, _offset: int) -> None:
     """A change that is only waited for."""

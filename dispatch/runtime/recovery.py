@@ -18,9 +18,11 @@ from dispatch.runtime import intake
 from dispatch.runtime.admission import CurrentTurn, decode_body
 from dispatch.runtime.broker import INTERRUPTED
 from dispatch.runtime.conversations import Conversations
+from dispatch.runtime.history import delta_kind
 from dispatch.runtime.live import Live
 from dispatch.runtime.services import Services
-from dispatch.storage.port import ConversationRecord, EventRecord, TurnKey, TurnRecord
+from dispatch.storage.keys import TurnKey
+from dispatch.storage.port import EventRecord, TurnRecord
 
 log = structlog.get_logger()
 
@@ -32,7 +34,10 @@ async def recover(services: Services, conversations: Conversations) -> None:
     events = await services.store.events_of([turn.key for turn in running])
     lives = []
     for record, turns in left:
-        lives.append(_take_over(services, conversations, record, turns, events))
+        live = conversations.add(record, is_stored=True)
+        await conversations.keeper.attach(live)
+        _take_over(services, live, turns, events)
+        lives.append(live)
     await services.journal.idle()
     for live in lives:
         if live.state.running is None:
@@ -44,23 +49,18 @@ async def recover(services: Services, conversations: Conversations) -> None:
 
 def _take_over(
     services: Services,
-    conversations: Conversations,
-    record: ConversationRecord,
+    live: Live,
     turns: list[TurnRecord],
     events: dict[TurnKey, tuple[int, list[EventRecord]]],
-) -> Live:
+) -> None:
     ran = next((turn for turn in turns if turn.state == "running"), None)
     staged, happened = events[ran.key] if ran is not None else (0, [])
-    if happened:
-        record.last_offset = happened[-1].offset
-    live = conversations.add(record, is_stored=True)
     for turn in turns:
         if turn is not ran:
             intake.restore(live, turn)
     if ran is not None:
         _rebuild(services, live, ran, staged, happened)
         live.apply(rules.end(live.state, None, Done("interrupted"), error=INTERRUPTED))
-    return live
 
 
 def _rebuild(
@@ -83,6 +83,8 @@ def _rebuild(
         event = decode_event(record.payload)
         live.state = rules.evolve(live.state, Happened(event))
         current.fold.add(event, record.payload)
+        if live.scribe is not None:
+            live.scribe.recovered(ran.id, record.payload, delta_kind(record))
     # What was staged before the crash is on disk already.
     current.fold.forget(staged)
     current.first_offset = ran.first_offset

@@ -6,16 +6,17 @@ Invariant: nothing here belongs to one conversation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dispatch.agents.port import Agent
 from dispatch.runtime.clock import Clock, Ids, PassedTime
 from dispatch.runtime.feed import Feeds
 from dispatch.runtime.journal import Journal
-from dispatch.settings import Limits
+from dispatch.runtime.slots import Slots
+from dispatch.settings import GroupsSettings, Limits
 from dispatch.storage.port import Opened, Store
 
 if TYPE_CHECKING:
@@ -35,9 +36,10 @@ def _unwired(*_: object) -> None:
 class Services:
     """The ports and bounds of one daemon.
 
-    `launch` starts a turn's agent in the broker's task group; `began` and `ended` count turns,
-    `ended` also when one never was; `is_draining` refuses and holds back new turns. `keys` numbers
-    rows; `first_delta` observes the seconds from a turn's start to its first durable text.
+    `slots` bounds the turns of groups and chat sessions. `launch` starts a turn's agent in the
+    broker's task group, `start` an errand; `began` and `ended` count turns, `ended` also when one
+    never was; `is_draining` refuses and holds back new turns. `keys` numbers rows; `first_delta`
+    observes the seconds from a turn's start to its first durable text.
     """
 
     store: Store
@@ -50,8 +52,10 @@ class Services:
     agents: Mapping[str, Agent]
     default_agent: str
     keys: count[int]
+    slots: Slots = field(default_factory=lambda: Slots(GroupsSettings().runs_max))
     first_delta: Callable[[float], None] = _unobserved
     launch: Callable[[Live, CurrentTurn], None] = _unwired
+    start: Callable[[Callable[[], Coroutine[Any, Any, None]]], None] = _unwired
     began: Callable[[Live], None] = _unwired
     ended: Callable[[Live], None] = _unwired
     is_draining: bool = False
@@ -60,6 +64,10 @@ class Services:
     def __post_init__(self) -> None:
         """Time passes from here on."""
         self.passed = PassedTime(self.clock)
+
+    def observe_first_delta(self, started_s: float, _offset: int) -> None:
+        """The first text of a turn that started then is durable."""
+        self.first_delta(self.clock.monotonic() - started_s)
 
     def agent_of(self, model: str | None) -> tuple[str, Agent | None, str | None]:
         """The agent's name, the agent if configured, and what of `model` goes to it."""

@@ -14,13 +14,14 @@ import msgspec
 from dispatch.core.commands import ReasoningEffort
 from dispatch.core.identity import ConversationId, TurnId
 from dispatch.storage.port import ConversationRecord
+from dispatch.storage.timeline import TimelineKind
 
 
 class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a conversation remembers for its next turn, and where it came from.
 
     `forked_from` is (conversation, turn). `title_is_given`: a person's title, which the automatic
-    one never replaces.
+    one never replaces. `timeline` is the kind and id of the timeline that is kept of its turns.
     """
 
     model: str | None = None
@@ -28,6 +29,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cwd: str | None = None
     title_is_given: bool = False
     forked_from: tuple[ConversationId, TurnId] | None = None
+    timeline: tuple[TimelineKind, str] | None = None
 
 
 class Shape(NamedTuple):

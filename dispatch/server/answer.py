@@ -1,5 +1,7 @@
 """What a refused request is told: `{"error", "code"}`, the same from every corner of the edge.
 
+Under `/api/` there is `"ok": false` in it as well.
+
 Neighbours: `http1` writes it on the wire, `gate` sends it through ASGI; an app's own handler of
 `DispatchError` may use it as well.
 Invariant: the text is for people and names a rule, never what was sent.
@@ -7,9 +9,14 @@ Invariant: the text is for people and names a rule, never what was sent.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from dispatch.errors import DispatchError
+
+# What clients of groups look at first.
+_SAYS_OK: Final = "/api/"
 
 
 class Answer(msgspec.Struct):
@@ -20,9 +27,14 @@ class Answer(msgspec.Struct):
     body: bytes
 
 
-def answer(status: int, code: str, message: str, *, retry_after_ms: int | None = None) -> Answer:
-    """Put a refusal into words."""
-    body = msgspec.json.encode({"error": message, "code": code})
+def answer(
+    status: int, code: str, message: str, *, retry_after_ms: int | None = None, path: str = ""
+) -> Answer:
+    """Put a refusal into words: those of the dialect that has the path."""
+    said: dict[str, object] = {"error": message, "code": code}
+    if path.startswith(_SAYS_OK):
+        said = {"ok": False, **said}
+    body = msgspec.json.encode(said)
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
@@ -38,6 +50,12 @@ def answer(status: int, code: str, message: str, *, retry_after_ms: int | None =
     return Answer(status, headers, body)
 
 
-def refusal(error: DispatchError) -> Answer:
+def refusal(error: DispatchError, path: str = "") -> Answer:
     """The answer that an error stands for."""
-    return answer(error.http_status, error.code, error.message, retry_after_ms=error.retry_after_ms)
+    return answer(
+        error.http_status,
+        error.code,
+        error.message,
+        retry_after_ms=error.retry_after_ms,
+        path=path,
+    )

@@ -16,8 +16,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import structlog
+
 from dispatch.core.identity import AccountId, Principal, UserId
-from dispatch.errors import Unauthorized, Unavailable
+from dispatch.errors import RateLimited, Unauthorized, Unavailable
 from dispatch.server.attempts import Attempts
 from dispatch.server.claims import Claims
 from dispatch.server.credential import (
@@ -44,6 +46,8 @@ SESSION_COOKIE: Final = "dispatch_session"
 # Longer than any honest token, and what a header line may hold.
 TOKEN_CHARACTERS_MAX: Final = 8192
 
+_log = structlog.get_logger("dispatch.server.auth")
+
 
 class Authenticator:
     """Everything `[auth]` promises; `reload` replaces the settings under open connections."""
@@ -67,6 +71,7 @@ class Authenticator:
         self._static: dict[str, Credential] = {}
         self._claims: Claims | None = None
         self.secure_cookies = False
+        self.refused_total = 0
         self.reload(settings)
 
     def reload(self, settings: AuthSettings) -> None:
@@ -163,19 +168,30 @@ class Authenticator:
         now = self._clock()
         proper = text.isascii() and len(text) <= TOKEN_CHARACTERS_MAX
         mark = digest(text) if proper else ""
-        self._attempts.admit(address, mark, now)
+        try:
+            self._attempts.admit(address, mark, now)
+        except RateLimited:
+            # Counted and not told: who floods us must not flood the log.
+            self.refused_total += 1
+            raise
         try:
             if not proper:
                 raise Unauthorized("not a credential")
             credential = read(text, now)
         except Stale as stale:
             # Authentic once: a client that has not noticed, not a guess.
+            self._refused("stale", address)
             raise Unauthorized(str(stale)) from stale
         except Unauthorized:
             self._attempts.failed(address, now)
+            self._refused("unknown" if proper else "malformed", address)
             raise
         self._attempts.succeeded(address, mark)
         return credential
+
+    def _refused(self, reason: str, address: str) -> None:
+        self.refused_total += 1
+        _log.warning("auth.refused", reason=reason, address=address)
 
     def _read_token(self, token: str, now: float) -> Credential:
         offered = digest(token)

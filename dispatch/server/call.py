@@ -19,6 +19,7 @@ from starlette.routing import Route
 from dispatch.core.identity import WATCH, ConversationId, Principal, parse_conversation_id, require
 from dispatch.errors import PeerError, Unauthorized
 from dispatch.protocol.codec import Object
+from dispatch.runtime.groups.verbs import GroupVerbs
 from dispatch.runtime.services import Services
 from dispatch.server import bodies
 from dispatch.server.auth import Authenticator, Credential
@@ -44,6 +45,11 @@ class Site:
     def limits(self) -> Limits:
         """The published bounds."""
         return self.services.limits
+
+    @property
+    def groups(self) -> GroupVerbs:
+        """What may be done to groups."""
+        return self.hub.groups
 
 
 class Call:

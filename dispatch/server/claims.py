@@ -40,7 +40,6 @@ JWKS_STALE_SECONDS: Final = 3600.0
 JWKS_RETRY_SECONDS: Final = 10.0
 JWKS_FETCH_SECONDS: Final = 5.0
 
-_DEFAULT_ACCOUNT: Final = "local"
 _DEFAULT_RIGHTS: Final = frozenset({WATCH, SEND})
 
 _log = structlog.get_logger("dispatch.server.claims")
@@ -140,9 +139,9 @@ class Claims:
         settings = self._settings
         user = _name(claims.get(settings.user_claim), settings.user_claim)
         account = claims.get(settings.account_claim)
-        if account is None and settings.account_claim == "account":
-            # One tenant: nobody named a claim. Where somebody did, its absence lets nobody in.
-            account = _DEFAULT_ACCOUNT
+        if account is None:
+            # One tenant, and the operator has said so; else a token without it lets nobody in.
+            account = settings.account
         return Principal(
             AccountId(_name(account, settings.account_claim)),
             UserId(user),

@@ -36,6 +36,7 @@ from dispatch.protocol.chat import requests as wish
 from dispatch.protocol.chat.frames import SUBPROTOCOL, ChatDialect, encode, queue_surface
 from dispatch.protocol.codec import Object, read_object
 from dispatch.runtime.live import Live
+from dispatch.server.chats.events import follow_chats
 from dispatch.server.credential import Credential, KeyWanted
 from dispatch.server.encoding import FramedEncoding
 from dispatch.server.watch import Watch
@@ -122,6 +123,8 @@ class Connection:
             return
         if self.credential is None:
             self._authenticate(frame)
+            return
+        if follow_chats(self, frame) or self.hub.take(self, frame):
             return
         try:
             command = wish.read_frame(frame)
@@ -220,7 +223,7 @@ class Connection:
 
     def check_watch(self) -> None:
         """Raise `TooMany` where one more watch is over the bound."""
-        self._check_room(len(self.watches), "watch")
+        self._check_room(len(self.watches) + self.hub.groups_followed(self), "watch")
 
     def check_queue_shown(self) -> None:
         """Raise `TooMany` where one more queue is over the bound."""

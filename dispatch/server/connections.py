@@ -8,7 +8,7 @@ Invariant: a connection that is closed leaves nothing behind in here.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import anyio
 import anyio.abc
@@ -16,18 +16,21 @@ import msgspec
 
 from dispatch.errors import CloseCode
 from dispatch.protocol.chat.frames import SUBPROTOCOL, ChatDialect
-from dispatch.runtime.broker import Broker
-from dispatch.runtime.catalog import Catalog
-from dispatch.runtime.conversations import Conversations
-from dispatch.runtime.history import History
+from dispatch.protocol.codec import Object
 from dispatch.runtime.services import Services
+from dispatch.runtime.verbs import Verbs
 from dispatch.server.auth import Authenticator
+from dispatch.server.chats.events import ChatWatch
 from dispatch.server.connection import Connection
 from dispatch.server.credential import Credential
 from dispatch.server.encoding import FramedEncoding
 from dispatch.server.gate import Doorkeeper
+from dispatch.server.groups.watch import GroupWatches
 from dispatch.server.heal import Healer
 from dispatch.version import VERSION
+
+if TYPE_CHECKING:
+    from dispatch.server.groups.stream import GroupStream
 
 _SWEEP_SECONDS: Final = 1.0
 # What clients are told of the limits: those that they can run into.
@@ -37,6 +40,7 @@ _TOLD: Final = (
     "frames_per_second_max",
     "commands_waiting_max",
     "queue_turns_max",
+    "queue_bytes_max",
     "turn_bytes_max",
     "turns_running_max",
     "sends_per_second_max",
@@ -61,22 +65,25 @@ class Connections:
     def __init__(
         self,
         services: Services,
-        broker: Broker,
-        catalog: Catalog,
-        conversations: Conversations,
-        history: History,
+        verbs: Verbs,
         keeper: Doorkeeper,
     ) -> None:
         """`keeper` knows which credentials still stand."""
         generation = services.opened.generation
-        self.broker = broker
-        self.catalog = catalog
-        self.conversations = conversations
-        self.history = history
+        self.broker = verbs.broker
+        self.catalog = verbs.catalog
+        self.chats = verbs.chats
+        self.groups = verbs.groups
+        # The event streams that are open.
+        self.streams: dict[GroupStream, None] = {}
+        self._group_watches: dict[Connection, GroupWatches] = {}
+        self.chat_watches: dict[Connection, ChatWatch] = {}
+        self.conversations = verbs.conversations
+        self.history = verbs.history
         self.feeds = services.feeds
         self.limits = services.limits
         self.generation = generation
-        self.healer = Healer(history, services.clock)
+        self.healer = Healer(verbs.history, services.clock)
         delta_bytes_max = services.limits.delta_bytes_max
         self.old_dialect = ChatDialect(generation, is_v1=False, delta_bytes_max=delta_bytes_max)
         self.v1_dialect = ChatDialect(generation, is_v1=True, delta_bytes_max=delta_bytes_max)
@@ -118,11 +125,15 @@ class Connections:
         for connection in list(self._open):
             is_v1 = connection.dialect.is_v1
             connection.close(CloseCode.DRAINING if is_v1 else CloseCode.GOING_AWAY)
+        if self.chats is not None:
+            self.chats.streams.close()
+        for stream in list(self.streams):
+            stream.end()
         self.healer.close()
 
     def statistics(self) -> ConnectionStatistics:
         """The counters, for metrics and tests."""
-        watches = sum(len(connection.watches) for connection in self._open)
+        watches = sum(len(one.watches) + self.groups_followed(one) for one in self._open)
         return ConnectionStatistics(
             len(self._open), watches, len(self._paused), self._stalled_total
         )
@@ -146,6 +157,20 @@ class Connections:
         """A name for one connection."""
         return self._services.ids.new("n")
 
+    def take(self, connection: Connection, frame: Object) -> bool:
+        """Carry a frame out if it is about groups; False if it is not."""
+        if not connection.dialect.is_v1 or not GroupWatches.takes(frame):
+            return False
+        watches = self._group_watches.get(connection)
+        if watches is None:
+            watches = self._group_watches[connection] = GroupWatches(connection)
+        watches.take(frame)
+        return True
+
+    def groups_followed(self, connection: Connection) -> int:
+        """How many groups a connection follows."""
+        return len(self._group_watches.get(connection, ()))
+
     # -- what connections tell -----------------------------------------------------------------
 
     def add(self, connection: Connection) -> None:
@@ -157,17 +182,26 @@ class Connections:
         self._open.pop(connection, None)
         self._paused.pop(connection, None)
         self.feeds.unlisten(connection)
+        watches = self._group_watches.pop(connection, None)
+        if watches is not None:
+            watches.lost()
+        if (watch := self.chat_watches.pop(connection, None)) is not None:
+            watch.drop()
 
     def pause(self, connection: Connection) -> None:
         """Its peer does not keep up."""
         connection.stalled_since = self._services.clock.monotonic()
         connection.stalled_bytes = 0
         self._paused[connection] = None
+        if connection in self._group_watches:
+            self._group_watches[connection].pause()
 
     def resume(self, connection: Connection) -> None:
         """It does again."""
         connection.stalled_since = None
         self._paused.pop(connection, None)
+        if connection in self._group_watches:
+            self._group_watches[connection].resume()
 
     # -- the sweep -----------------------------------------------------------------------------
 
@@ -176,6 +210,8 @@ class Connections:
             self._judge_stalled(connection, now)
         for connection in list(self._open):
             self._judge_alive(connection, now)
+        for watches in self._group_watches.values():
+            watches.let_go()
 
     def _judge_stalled(self, connection: Connection, now: float) -> None:
         """Being far behind is fine; not draining a byte for too long is not, nor is to be told more

@@ -42,9 +42,9 @@ WILDCARD_HOSTS: Final = frozenset({"0.0.0.0", "::", ""})
 TOKEN_PARAMETERS: Final = ("token", "access_token")
 TICKET_PARAMETER: Final = "ticket"
 
-_LOOPBACK_ORIGIN: Final = re.compile(
-    r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::[1-9][0-9]{0,4})?", re.ASCII
-)
+_LOOPBACK: Final = r"(?:localhost|127\.0\.0\.1|\[::1\])(?::[1-9][0-9]{0,4})?"
+_LOOPBACK_HOST: Final = re.compile(_LOOPBACK, re.ASCII)
+_LOOPBACK_ORIGIN: Final = re.compile(f"https?://{_LOOPBACK}", re.ASCII)
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._\[\]:-]+", re.ASCII)
 # A name or an address, with or without a port; or a bare address of IPv6.
 _HOST: Final = re.compile(
@@ -73,7 +73,6 @@ class Doorkeeper:
         self._settings = settings
         self._origins = frozenset(settings.origins)
         self._hosts: frozenset[str] = frozenset()
-        self._loopback_hosts: frozenset[str] = frozenset()
         self._loopback_only = False
         self._port = 0
 
@@ -82,16 +81,13 @@ class Doorkeeper:
         addresses = tuple(addresses)
         self._port = port
         self._loopback_only = all(address in LOOPBACK_HOSTS for address in addresses)
-        self._loopback_hosts = frozenset(
-            form for name in LOOPBACK_HOSTS for form in _host_forms(name, port)
-        )
-        named = {*addresses, self._settings.host} - WILDCARD_HOSTS
+        named = {*addresses, self._settings.host, *LOOPBACK_HOSTS} - WILDCARD_HOSTS
         hosts = {form for name in named for form in _host_forms(name, port)}
         for name in self._settings.hosts:
             # Written with a port it means that port; without, a proxy's in front, or ours.
             host = _bracketed(name.lower())
             hosts |= {host} if _has_port(host) else {host, f"{host}:{port}"}
-        self._hosts = self._loopback_hosts | hosts
+        self._hosts = frozenset(hosts)
 
     def is_valid(self, credential: Credential) -> bool:
         """Whether a credential that was admitted is good still."""
@@ -131,7 +127,7 @@ class Doorkeeper:
         if len(values) != 1:
             raise PeerError("a request needs exactly one Host header")
         host = values[0].lower()
-        if host in self._hosts:
+        if host in self._hosts or self._is_loopback_host(host):
             return
         # Bound to all addresses: the one that was connected to, as a number, cannot be rebound.
         if head.server and not self._loopback_only and host in _host_forms(head.server, self._port):
@@ -174,11 +170,15 @@ class Doorkeeper:
         host = (head.value(b"host") or "").lower()
         return origin in self._origins or origin == f"{head.scheme}://{host}"
 
+    def _is_loopback_host(self, host: str) -> bool:
+        """A name of the loopback, while we are bound to nothing else: no foreign name resolves to
+        it. Any port, for a tunnel or a container may map ours to another.
+        """
+        return self._loopback_only and _LOOPBACK_HOST.fullmatch(host) is not None
+
     def _is_loopback(self, head: Head) -> bool:
         """Another program's page on this machine, while only this machine can reach us."""
-        if not self._loopback_only or (head.value(b"host") or "").lower() not in (
-            self._loopback_hosts
-        ):
+        if not self._is_loopback_host((head.value(b"host") or "").lower()):
             return False
         return _LOOPBACK_ORIGIN.fullmatch(head.value(b"origin") or "") is not None
 
@@ -278,7 +278,7 @@ class Gate:
         except DispatchError as error:
             if started:
                 raise
-            await _send_answer(refusal(error), send_with_cors)
+            await _send_answer(refusal(error, head.path), send_with_cors)
 
 
 def head_of(scope: Scope) -> Head:

@@ -63,7 +63,7 @@ class Healer:
             connection.write(_sealed_frame(live, turn))
 
     def sealed(self, live: Live, turn: TurnId) -> None:
-        """See `runtime.live.SealWatcher`."""
+        """See `runtime.watchers.SealWatcher`."""
         due = self._due.pop(live, None)
         if due is not None:
             due.cancel()

@@ -30,7 +30,9 @@ from dispatch.server import (
 from dispatch.server.answer import answer, refusal
 from dispatch.server.auth import Authenticator
 from dispatch.server.call import Site
+from dispatch.server.chats import routes as routes_sessions
 from dispatch.server.connections import Connections
+from dispatch.server.groups import routes as routes_groups
 from dispatch.server.responses import refused
 
 __all__ = ["build_app", "is_public"]
@@ -69,6 +71,8 @@ def build_app(
             *routes_chat.routes(site),
             *routes_history.routes(site),
             *routes_conversations.routes(site),
+            *routes_sessions.routes(site),
+            *routes_groups.routes(site),
         ],
         middleware=[Middleware(_PlainPaths)],
         exception_handlers={
@@ -98,7 +102,7 @@ class _PlainPaths:
         app = self._app
         if scope["type"] == "http" and not _is_plain(scope["raw_path"], scope["path"]):
             error = PeerError("malformed path: a slash or a control character is encoded in it")
-            app = refused(refusal(error))
+            app = refused(refusal(error, scope["path"]))
         await app(scope, receive, send)
 
 
@@ -114,15 +118,16 @@ async def _refused(request: Request, error: Exception) -> Response:
         # The route's pattern and not the path: a path holds what the client wrote.
         route = getattr(request.scope.get("route"), "path", "")
         log.error("http.fault", code=error.code, route=route, exc_info=error)
-    return refused(refusal(error))
+    return refused(refusal(error, request.scope["path"]))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    path = request.scope["path"]
     if error.status_code == NotFound.http_status:
-        return refused(answer(error.status_code, NotFound.code, "Not found"))
+        return refused(answer(error.status_code, NotFound.code, "Not found", path=path))
     text = "Method not allowed" if error.status_code == 405 else error.detail
-    return refused(answer(error.status_code, PeerError.code, text), error.headers)
+    return refused(answer(error.status_code, PeerError.code, text, path=path), error.headers)
 
 
 async def _left(request: Request, error: Exception) -> Response:
@@ -131,4 +136,4 @@ async def _left(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    return refused(answer(500, Fault.code, Fault.code))
+    return refused(answer(500, Fault.code, Fault.code, path=request.scope["path"]))

@@ -11,6 +11,7 @@ WebSocket does not keep the HTTP connection it once was.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import Final, cast
 
 import httptools
@@ -29,6 +30,7 @@ from dispatch.server.handshake import Handshake, HandshakeRefused, switch
 from dispatch.server.head import Head
 from dispatch.server.offers import dialects_of, offers_of
 from dispatch.server.sockets import untie
+from dispatch.server.tap import EXTENSION, Tap
 from dispatch.server.websocket import WebSocket
 
 log = structlog.get_logger()
@@ -63,6 +65,8 @@ class Http1(HttpToolsProtocol):
         self._bytes_stalled = 0
         self._problem: Answer | None = None
         self._refused = False
+        # Whoever writes the body of the present response by itself.
+        self.tap: Tap | None = None
 
     # What the transport calls.
 
@@ -79,6 +83,8 @@ class Http1(HttpToolsProtocol):
         edge = self._edge
         for deadlines in (edge.heads, edge.bodies, edge.stalled, edge.lingering):
             deadlines.discard(self)
+        if self.tap is not None:
+            self.tap.close()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         # Requests that were pipelined and never begun hold this object, which holds them.
@@ -121,6 +127,8 @@ class Http1(HttpToolsProtocol):
         super().pause_writing()
         self._bytes_stalled = self.transport.get_write_buffer_size()
         self._edge.stalled.add(self)
+        if self.tap is not None:
+            self.tap.pause()
 
     def resume_writing(self) -> None:
         """It has caught up."""
@@ -132,6 +140,8 @@ class Http1(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
+        # Weak: the scope is this object's, too.
+        self.scope["extensions"] = {EXTENSION: weakref.ref(self)}  # type: ignore[dict-item]
         self._edge.date()
         self._head_begun = True
         self._header_bytes = 0

@@ -195,6 +195,11 @@ async def _bind(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[s
             if port == 0 and error.errno == errno.EADDRINUSE:
                 # The number that was free in one family is taken in the other.
                 continue
+            if error.errno == errno.EADDRINUSE:
+                raise ConfigError(
+                    f'port {port} on "{host}" is in use, perhaps by another dispatch; --port '
+                    "picks another, 0 a free one"
+                ) from error
             raise ConfigError(f'cannot listen on "{host}", {port}: {error.strerror}') from error
     raise ConfigError(f'cannot listen on "{host}": no port is free in every address family')
 

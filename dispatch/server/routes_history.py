@@ -24,7 +24,8 @@ from dispatch.runtime.history import History
 from dispatch.runtime.shape import Details
 from dispatch.server.call import Call, Site, route
 from dispatch.server.responses import NDJSON, Json, stream
-from dispatch.storage.port import ConversationKey, ConversationRecord, SealedTurn
+from dispatch.storage.keys import ConversationKey
+from dispatch.storage.port import ConversationRecord, SealedTurn
 
 _METRICS: Final = msgspec.json.Decoder(Metrics)
 _ENCODER: Final = msgspec.json.Encoder()

@@ -33,7 +33,7 @@ def error_line(conversation: ConversationId, turn: TurnId, message: str, code: s
 
 
 class TurnStream:
-    """See the module; a `live.SealWatcher` while it runs."""
+    """See the module; a `watchers.SealWatcher` while it runs."""
 
     def __init__(
         self, site: Site, principal: Principal, told: Accepted, beside: TurnId | None
@@ -74,10 +74,10 @@ class TurnStream:
                             yield error_line(live.record.id, self._turn, *ending)
                         return
 
-    # -- live.SealWatcher, and the queue's watcher ---------------------------------------------
+    # -- watchers.SealWatcher, and the queue's watcher ---------------------------------------------
 
     def sealed(self, live: Live, turn: TurnId) -> None:
-        """See `runtime.live.SealWatcher`."""
+        """See `runtime.watchers.SealWatcher`."""
         self._changed.set()
 
     def _queue_changed(self, live: Live) -> None:

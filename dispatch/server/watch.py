@@ -35,7 +35,7 @@ class Watch:
         """Stand after `offset`, cold; the caller has loaded (and so holds) the conversation."""
         self.connection = connection
         self.live = live
-        self.cursor = Cursor(live.feed, connection, offset)
+        self.cursor = Cursor(live.feed, connection, connection.encoding, offset)
         # Somebody already brings it to the head: nobody else may, or frames would double.
         self.is_following = False
         # Nothing is written for it any more, whatever was being read for it.
@@ -114,7 +114,7 @@ class Watch:
         self.live.subscribers.pop(self, None)
 
     def deleted(self, live: Live) -> None:
-        """See `runtime.live.Subscriber`."""
+        """See `runtime.watchers.Subscriber`."""
         self.connection.conversation_deleted(live)
 
 

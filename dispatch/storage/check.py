@@ -8,6 +8,7 @@ Invariant: an empty list means that each rule of the list below was looked at an
 The file is whole and of this version; nothing belongs to what is not there; seqs and offsets have
 no gaps and end where their conversation says; at most one turn runs; a sealed turn has an outcome,
 one `done`, `turn-sealed` last, as many chunks as it says, and they are the fold of its events;
+whose events are due to be kept has all of them, unless its turn to lose them has come;
 positions grow with offsets; nobody has read further than was written.
 """
 
@@ -25,7 +26,8 @@ import msgspec
 from dispatch.core.content import Fold, decode_line
 from dispatch.core.events import Done, TurnSealed, decode_event
 from dispatch.storage import sqlite_rows, sqlite_schema
-from dispatch.storage.port import TurnKey
+from dispatch.storage.check_timelines import timeline_findings
+from dispatch.storage.keys import TurnKey
 from dispatch.storage.sqlite_connection import open_to_read, snapshot
 from dispatch.storage.sqlite_directory import APPLICATION_ID, DATABASE
 
@@ -85,6 +87,7 @@ def _findings(connection: sqlite3.Connection) -> Iterator[str]:
     for sentence, statement in BELONGINGS:
         for row in connection.execute(statement):
             yield sentence.format(*row)
+    yield from timeline_findings(connection)
     for row in connection.execute(SELECT_CONVERSATIONS).fetchall():
         conversation = _Conversation(*row)
         for finding in _conversation(connection, conversation):
@@ -235,8 +238,37 @@ WHERE conversation = ?
 ORDER BY offset
 """
 
-# Rows that belong to nothing, and the sentence for each.
+# Rows that belong to nothing, or lack what belongs to them, and the sentence for each.
 BELONGINGS: Final = (
+    (
+        "turn {0} is to keep its events, and has lost the first of them before older turns did",
+        # Pruning goes by the time of the seal, and may stop in the middle of a turn. So whoever
+        # lacks a beginning has nobody before it who still keeps events. One that was sealed later
+        # by a clock set back proves nothing: its key is higher, and so are its positions.
+        """
+        SELECT lost.id FROM turn AS lost
+        WHERE lost.state = 'sealed' AND lost.retained = 1 AND lost.first_offset IS NOT NULL
+            AND NOT EXISTS (
+                SELECT 1 FROM event
+                WHERE event.conversation = lost.conversation AND event.offset = lost.first_offset
+            )
+            AND EXISTS (
+                SELECT 1 FROM turn AS older
+                WHERE older.state = 'sealed' AND older.retained = 1
+                    AND older.sealed_at_ms <= lost.sealed_at_ms AND older.key < lost.key
+                    AND coalesce(
+                        (
+                            SELECT position FROM event
+                            WHERE conversation = older.conversation AND offset = older.last_offset
+                        ) < (
+                            SELECT position FROM event
+                            WHERE conversation = lost.conversation AND offset = lost.last_offset
+                        ),
+                        TRUE
+                    )
+            )
+        """,
+    ),
     (
         "turn {0} belongs to a conversation that is not there",
         """
@@ -267,9 +299,11 @@ BELONGINGS: Final = (
     (
         "user {0} has read conversation number {1} up to seq {2}, which is not there",
         """
-        SELECT cursor.user, cursor.conversation, cursor.seq
-        FROM cursor LEFT JOIN conversation AS c ON c.key = cursor.conversation
-        WHERE c.key IS NULL OR c.status = 'deleted' OR cursor.seq > c.last_seq
+        SELECT cursor.user, cursor.subject, cursor.seq
+        FROM cursor
+            LEFT JOIN conversation AS c ON c.key = cursor.subject AND c.status <> 'deleted'
+            LEFT JOIN timeline AS t ON t.key = cursor.subject AND t.status <> 'deleted'
+        WHERE cursor.seq > coalesce(c.last_seq, t.last_seq, -1)
         """,
     ),
 )

@@ -1,8 +1,8 @@
 """The reference store: what the port means, in dictionaries.
 
-Neighbours: `port` promises, `memory_disk` keeps; `sqlite` is held to the same suite
-(`tests/contract/store.py`) and to the same random histories. Two stores on one disk are two
-incarnations. For tests, and for a daemon that may forget everything when it ends.
+Neighbours: `port` promises, `memory_disk` keeps, `memory_timelines` reads timelines; `sqlite` is
+held to the same suite (`tests/contract/store.py`) and to the same random histories. Two stores on
+one disk are two incarnations. For tests, and for a daemon that may forget everything when it ends.
 Invariant: what is handed in or out is a copy, so that nobody changes what is kept by accident.
 """
 
@@ -22,17 +22,17 @@ from dispatch.core.identity import AccountId, ConversationId, TurnId, UserId
 from dispatch.errors import Fenced, StorageFailed
 from dispatch.storage.event_page import up_to_bytes
 from dispatch.storage.generation import MintGeneration, mint_generation
+from dispatch.storage.keys import ConversationKey, SubjectKey, TurnKey
 from dispatch.storage.memory_disk import MemoryDisk
+from dispatch.storage.memory_timelines import MemoryTimelineReads
 from dispatch.storage.port import (
     IDLE_CONVERSATIONS_MAX,
     Batch,
-    ConversationKey,
     ConversationQuery,
     ConversationRecord,
     EventRecord,
     Opened,
     SealedTurn,
-    TurnKey,
     TurnRecord,
 )
 
@@ -44,7 +44,7 @@ def read_backup(path: Path) -> MemoryDisk:
     return msgspec.msgpack.decode(path.read_bytes(), type=MemoryDisk)
 
 
-class MemoryStore:
+class MemoryStore(MemoryTimelineReads):
     """A store without a disk. Implements `port.Store`; `mint` is where generations come from."""
 
     def __init__(
@@ -61,7 +61,7 @@ class MemoryStore:
         disk.generation = disk.generation or self._mint()
         disk.incarnation += 1
         self._incarnation = disk.incarnation
-        disk.raise_floors()
+        disk.raise_floors(at_opening=True)
         return Opened(disk.generation, disk.incarnation, disk.next_position, disk.next_key)
 
     async def close(self) -> None:
@@ -219,9 +219,9 @@ class MemoryStore:
         known = self._disk.turns
         return {key: known[key].id for key in turns if key in known}
 
-    async def read_cursor(self, conversation: ConversationKey, user: UserId) -> int:
+    async def read_cursor(self, subject: SubjectKey, user: UserId) -> int:
         """How far a user has read; 0 when never."""
-        return self._disk.cursors.get(conversation, {}).get(user, 0)
+        return self._disk.cursors.get(subject, {}).get(user, 0)
 
     def _row(self, key: ConversationKey) -> ConversationRecord:
         record = self._disk.conversations[key]

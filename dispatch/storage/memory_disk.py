@@ -14,19 +14,19 @@ from typing import TypeVar
 import msgspec
 
 from dispatch.errors import Conflict, Fenced
+from dispatch.storage.keys import ConversationKey, RowKey, TimelineKey, TurnKey
 from dispatch.storage.port import (
     Batch,
-    ConversationKey,
     ConversationRecord,
     CursorRecord,
     EventRecord,
     Piece,
     TurnChange,
     TurnCopy,
-    TurnKey,
     TurnRecord,
     TurnSeal,
 )
+from dispatch.storage.timeline import RowRecord, TimelineEvent, TimelineRecord
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -70,15 +70,24 @@ class MemoryDisk(msgspec.Struct):
     next_key: int = 1
     conversations: dict[int, ConversationRecord] = {}
     turns: dict[int, TurnRecord] = {}
-    # By conversation and offset, by turn and ordinal, by conversation and user.
+    # By conversation and offset, by turn and ordinal, by what is read and user.
     events: dict[int, dict[int, EventRecord]] = {}
     pieces: dict[int, dict[int, Piece]] = {}
     cursors: dict[int, dict[str, int]] = {}
+    timelines: dict[int, TimelineRecord] = {}
+    rows: dict[int, RowRecord] = {}
+    # By position. What pruning took out of the log of any timeline is not behind the other.
+    timeline_events: dict[int, TimelineEvent] = {}
+    pruned_position: int = 0
     # What is unique: (account, id), client keys, (conversation, turn id), positions.
     ids: dict[tuple[str, str], ConversationKey] = {}
     client_keys: dict[str, TurnKey] = {}
     turn_ids: dict[tuple[int, str], TurnKey] = {}
     positions: dict[int, None] = {}
+    timeline_ids: dict[tuple[str, str, str], TimelineKey] = {}
+    aliases: dict[tuple[str, str], TimelineKey] = {}
+    row_client_keys: dict[str, RowKey] = {}
+    row_seqs: dict[tuple[int, int], RowKey] = {}
 
     def apply(self, batch: Batch) -> None:
         """All of it or nothing. Raises `Fenced` and `Conflict`."""
@@ -92,8 +101,17 @@ class MemoryDisk(msgspec.Struct):
                 undo.take_back()
 
     def prune(self, sealed_before_ms: int, rows_max: int) -> int:
-        """Remove events of turns sealed before, the oldest seals first; how many."""
+        """Remove events of turns sealed before, the oldest seals first, then of timelines."""
         self.raise_floors()
+        removed = self._prune_turns(sealed_before_ms, max(0, rows_max))
+        old = [e.position for e in self.timeline_events.values() if e.at_ms < sealed_before_ms]
+        due = sorted(old)[: max(0, rows_max - removed)]
+        for position in due:
+            del self.timeline_events[position]
+            self.pruned_position = max(self.pruned_position, position)
+        return removed + len(due)
+
+    def _prune_turns(self, sealed_before_ms: int, rows_max: int) -> int:
         due = [
             (turn.sealed_at_ms, event.turn, offset, event)
             for key, events in self.events.items()
@@ -103,14 +121,17 @@ class MemoryDisk(msgspec.Struct):
             and turn.sealed_at_ms < sealed_before_ms
         ]
         due.sort()
-        for _, turn_key, offset, event in due[: max(0, rows_max)]:
+        told = {row.turn for row in self.rows.values()}
+        for _, turn_key, offset, event in due[:rows_max]:
             del self.events[event.conversation][offset]
             del self.positions[event.position]
+            if turn_key in told:
+                self.pruned_position = max(self.pruned_position, event.position)
             conversation = self.conversations[event.conversation]
             # The next offset must stay known when the last event is gone.
             last_offset = self.turns[turn_key].last_offset or 0
             conversation.last_offset = max(conversation.last_offset, last_offset)
-        return min(len(due), max(0, rows_max))
+        return min(len(due), rows_max)
 
     def _apply(self, batch: Batch, undo: Undo) -> None:
         for conversation in batch.conversations:
@@ -127,10 +148,19 @@ class MemoryDisk(msgspec.Struct):
             self._seal(seal, undo)
         for source in batch.copies:
             self._copy(source, undo)
+        for timeline in batch.timelines:
+            self._put_timeline(copy.copy(timeline), undo)
+        for row in batch.rows:
+            self._put_row(copy.copy(row), undo)
+        buried = {key for key in batch.burials if self._is_open(key)}
+        for key in buried:
+            self._bury(key, undo)
+        for told in batch.timeline_events:
+            self._tell(told, buried, undo)
         for cursor in batch.cursors:
             self._move_cursor(cursor, undo)
-        for key in batch.deletions:
-            self._delete(key, undo)
+        for conversation_key in batch.deletions:
+            self._delete(conversation_key, undo)
 
     def _put_conversation(self, record: ConversationRecord, undo: Undo) -> None:
         name = (record.account, record.id)
@@ -219,15 +249,17 @@ class MemoryDisk(msgspec.Struct):
             self._insert_piece(piece._replace(turn=given.turn), undo)
 
     def _move_cursor(self, cursor: CursorRecord, undo: Undo) -> None:
-        if self._is_there(cursor.conversation):
-            cursors = self.cursors.setdefault(cursor.conversation, {})
+        if self._is_there(cursor.subject) or self._is_open(cursor.subject):
+            cursors = self.cursors.setdefault(cursor.subject, {})
             undo.put(cursors, cursor.user, max(cursor.seq, cursors.get(cursor.user, cursor.seq)))
 
     def _delete(self, key: ConversationKey, undo: Undo) -> None:
         if not self._is_there(key):
             return
         self.raise_floors()
-        for turn in [turn for turn in self.turns.values() if turn.conversation == key]:
+        gone = [turn for turn in self.turns.values() if turn.conversation == key]
+        self._raise_timelines({turn.key for turn in gone}, undo)
+        for turn in gone:
             undo.drop(self.turns, turn.key)
             undo.drop(self.turn_ids, (key, turn.id))
             undo.drop(self.pieces, turn.key)
@@ -242,15 +274,105 @@ class MemoryDisk(msgspec.Struct):
         )
         undo.put(self.conversations, key, tombstone)
 
-    def _is_there(self, key: ConversationKey) -> bool:
+    def _put_timeline(self, record: TimelineRecord, undo: Undo) -> None:
+        name = (record.account, record.kind, record.id)
+        old = self.timelines.get(record.key)
+        if old is None:
+            if name in self.timeline_ids:
+                raise Conflict("this id of a timeline was used before")
+        elif (
+            old.status == "deleted"
+            or old.epoch > record.epoch
+            or name != (old.account, old.kind, old.id)
+        ):
+            raise Fenced("a timeline's row is not what the batch was decided on")
+        else:
+            record.floor = max(record.floor, old.floor)
+        if record.alias is not None and (
+            self.aliases.get((record.account, record.alias), record.key) != record.key
+        ):
+            raise Conflict("this alias of a timeline is in use")
+        if old is not None and old.alias is not None:
+            undo.drop(self.aliases, (old.account, old.alias))
+        if record.alias is not None:
+            undo.put(self.aliases, (record.account, record.alias), record.key)
+        undo.put(self.timeline_ids, name, record.key)
+        undo.put(self.timelines, record.key, record)
+
+    def _put_row(self, row: RowRecord, undo: Undo) -> None:
+        if not self._is_open(row.timeline):
+            raise Fenced("a row's timeline is not there")
+        old = self.rows.get(row.key)
+        same = (row.timeline, row.role, row.client_key)
+        if old is not None and same != (old.timeline, old.role, old.client_key):
+            raise Fenced("a row is not what the batch was decided on")
+        if row.client_key is not None:
+            if self.row_client_keys.get(row.client_key, row.key) != row.key:
+                raise Conflict("this client id was used before")
+            undo.put(self.row_client_keys, row.client_key, row.key)
+        if old is not None and old.seq is not None:
+            undo.drop(self.row_seqs, (old.timeline, old.seq))
+        if row.seq is not None:
+            if (row.timeline, row.seq) in self.row_seqs:
+                raise Fenced("somebody else wrote this row")
+            undo.put(self.row_seqs, (row.timeline, row.seq), row.key)
+        undo.put(self.rows, row.key, row)
+
+    def _tell(self, event: TimelineEvent, buried: set[TimelineKey], undo: Undo) -> None:
+        if not self._is_open(event.timeline) and event.timeline not in buried:
+            raise Fenced("an event of a timeline that is not there")
+        if event.position in self.timeline_events:
+            raise Fenced("somebody else wrote this event")
+        undo.put(self.timeline_events, event.position, event)
+
+    def _bury(self, key: TimelineKey, undo: Undo) -> None:
+        self.raise_floors()
+        for row in [row for row in self.rows.values() if row.timeline == key]:
+            undo.drop(self.rows, row.key)
+            if row.client_key is not None:
+                undo.drop(self.row_client_keys, row.client_key)
+            if row.seq is not None:
+                undo.drop(self.row_seqs, (key, row.seq))
+        for event in [e for e in self.timeline_events.values() if e.timeline == key]:
+            undo.drop(self.timeline_events, event.position)
+        undo.drop(self.cursors, key)
+        old = self.timelines[key]
+        if old.alias is not None:
+            undo.drop(self.aliases, (old.account, old.alias))
+        tombstone = msgspec.structs.replace(
+            old, status="deleted", title="", alias=None, details=b"{}"
+        )
+        undo.put(self.timelines, key, tombstone)
+
+    def _raise_timelines(self, turns: set[TurnKey], undo: Undo) -> None:
+        # Their logs have lost what these turns said in them.
+        for key in {row.timeline for row in self.rows.values() if row.turn in turns}:
+            old = self.timelines[key]
+            floor = max(old.floor, old.last_position)
+            undo.put(self.timelines, key, msgspec.structs.replace(old, floor=floor))
+
+    def _is_open(self, key: int) -> bool:
+        record = self.timelines.get(key)
+        return record is not None and record.status != "deleted"
+
+    def _is_there(self, key: int) -> bool:
         record = self.conversations.get(key)
         return record is not None and record.status != "deleted"
 
-    def raise_floors(self) -> None:
+    def raise_floors(self, *, at_opening: bool = False) -> None:
+        """Remember that what is given out is used up. At an opening also what timelines say."""
         # Never taken back: a number that was once skipped harms nobody.
-        self.next_position = max(self.next_position, max(self.positions, default=0) + 1)
-        self.next_key = max(
-            self.next_key,
-            max(self.conversations, default=0) + 1,
-            max(self.turns, default=0) + 1,
+        told = (record.last_position for record in self.timelines.values() if at_opening)
+        self.next_position = 1 + max(
+            self.next_position - 1,
+            max(self.positions, default=0),
+            max(self.timeline_events, default=0),
+            max(told, default=0),
+        )
+        self.next_key = 1 + max(
+            self.next_key - 1,
+            max(self.conversations, default=0),
+            max(self.turns, default=0),
+            max(self.timelines, default=0),
+            max(self.rows, default=0),
         )

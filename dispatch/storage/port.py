@@ -15,14 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, NewType, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
 from dispatch.core.identity import AccountId, ConversationId, TurnId, UserId
-
-ConversationKey = NewType("ConversationKey", int)
-TurnKey = NewType("TurnKey", int)
+from dispatch.storage.keys import ConversationKey, SubjectKey, TimelineKey, TurnKey
+from dispatch.storage.timeline import (
+    RowRecord,
+    TimelineEvent,
+    TimelineReads,
+    TimelineRecord,
+)
 
 TurnState = Literal["queued", "steering", "running", "sealed", "absorbed", "cancelled"]
 """`steering`: durable text for the running turn, not yet taken; `absorbed`: it was taken;
@@ -136,9 +140,9 @@ class Piece(NamedTuple):
 
 
 class CursorRecord(NamedTuple):
-    """How far a user has read a conversation; only ever moves forward."""
+    """How far a user has read a conversation or a timeline; only ever moves forward."""
 
-    conversation: ConversationKey
+    subject: SubjectKey
     user: UserId
     seq: int
 
@@ -158,9 +162,16 @@ class Batch(msgspec.Struct):
     `conversations` are inserted or replaced by key (a tombstone is never replaced, a row with a
     larger epoch never overwritten: both raise `Fenced`; account and id stay). `turns` need a
     conversation, `events` and `pieces` a turn, `copies` a sealed source and a conversation that is
-    not deleted, else `Fenced`; a `cursor` of a conversation that is gone is dropped. `deletions`
-    turn a conversation into a tombstone and remove its turns, events, pieces and cursors; one that
-    is gone already is left alone.
+    not deleted, else `Fenced`. `timelines` are inserted or replaced by key, as conversations are
+    (account, kind and id stay; `Conflict` for an id or alias already there; `floor` never falls);
+    `rows` too, by key (timeline, role and client key stay; `Conflict` for a client key already
+    there), and like `timeline_events` they need a timeline that is not deleted, else `Fenced`; a
+    timeline that `burials` buries may still be told of in the same batch. A `cursor` of a subject
+    that is gone is dropped. `deletions` turn a conversation into a tombstone and remove its turns,
+    events, pieces and cursors, and raise the floor of each timeline with rows of these turns to
+    `last_position` of that timeline; `burials` turn a timeline into a tombstone (its alias is free
+    again) and remove its rows, cursors and all earlier events of its log. What is gone already is
+    left alone.
     """
 
     conversations: list[ConversationRecord] = msgspec.field(default_factory=list)
@@ -170,6 +181,10 @@ class Batch(msgspec.Struct):
     pieces: list[Piece] = msgspec.field(default_factory=list)
     seals: list[TurnSeal] = msgspec.field(default_factory=list)
     copies: list[TurnCopy] = msgspec.field(default_factory=list)
+    timelines: list[TimelineRecord] = msgspec.field(default_factory=list)
+    rows: list[RowRecord] = msgspec.field(default_factory=list)
+    burials: list[TimelineKey] = msgspec.field(default_factory=list)
+    timeline_events: list[TimelineEvent] = msgspec.field(default_factory=list)
     cursors: list[CursorRecord] = msgspec.field(default_factory=list)
     deletions: list[ConversationKey] = msgspec.field(default_factory=list)
 
@@ -178,8 +193,8 @@ class Opened(NamedTuple):
     """What a store says when it opens: its generation and the counters' next free values.
 
     `incarnation` grows with every opening and is the epoch that this owner claims with.
-    `next_key` is above every conversation and turn key, `next_position` above every position ever
-    assigned, pruned or not.
+    `next_key` is above every key, `next_position` above every position ever assigned, of the log
+    of conversations and of timelines, pruned or not.
     """
 
     generation: str
@@ -217,7 +232,7 @@ class SealedTurn(NamedTuple):
     bytes_total: int
 
 
-class Store(Protocol):
+class Store(TimelineReads, Protocol):
     """What every store does. Errors: `StorageFull`, `StorageLocked`, `StorageCorrupt`,
     `StorageFailed`, `Fenced`, and `Conflict` for a `client_key` or conversation id already there.
     """
@@ -237,7 +252,9 @@ class Store(Protocol):
         ...
 
     async def prune(self, sealed_before_ms: int, rows_max: int) -> int:
-        """Remove up to `rows_max` events of turns sealed before then; the number removed."""
+        """Remove up to `rows_max` events of turns sealed, and of timelines' logs written, before
+        then; the number removed.
+        """
         ...
 
     async def backup(self, target: Path) -> None:
@@ -322,6 +339,6 @@ class Store(Protocol):
         """The ids of turns by key."""
         ...
 
-    async def read_cursor(self, conversation: ConversationKey, user: UserId) -> int:
+    async def read_cursor(self, subject: SubjectKey, user: UserId) -> int:
         """How far a user has read; 0 when never."""
         ...

@@ -1,7 +1,8 @@
 """The durable store: one SQLite file, one connection that writes, a few that read.
 
 Neighbours: `port` says what each method promises; `sqlite_directory` takes the directory,
-`sqlite_schema` opens the database, `sqlite_batch` writes, `sqlite_rows` reads. Runs on asyncio.
+`sqlite_schema` opens the database, `sqlite_batch` writes, `sqlite_rows` reads, and timelines
+`sqlite_timeline_reads`. Runs on asyncio.
 Invariant: `commit` is one hop to the writer's thread and one transaction there; when it returns
 the disk has it (`synchronous` full), and no `sqlite3.Error` ever leaves this module.
 """
@@ -19,17 +20,16 @@ from anyio import to_thread
 
 from dispatch.core.identity import AccountId, ConversationId, TurnId, UserId
 from dispatch.errors import DispatchError, StorageFailed
-from dispatch.storage import sqlite_batch, sqlite_rows, sqlite_schema
+from dispatch.storage import sqlite_batch, sqlite_prune, sqlite_rows, sqlite_schema
 from dispatch.storage.generation import MintGeneration, mint_generation
+from dispatch.storage.keys import ConversationKey, SubjectKey, TurnKey
 from dispatch.storage.port import (
     Batch,
-    ConversationKey,
     ConversationQuery,
     ConversationRecord,
     EventRecord,
     Opened,
     SealedTurn,
-    TurnKey,
     TurnRecord,
 )
 from dispatch.storage.sqlite_connection import (
@@ -42,6 +42,7 @@ from dispatch.storage.sqlite_connection import (
 )
 from dispatch.storage.sqlite_directory import DataDirectory, LockRecord, published
 from dispatch.storage.sqlite_schema import Migration
+from dispatch.storage.sqlite_timeline_reads import SqliteTimelineReads
 
 Result = TypeVar("Result")
 
@@ -49,7 +50,7 @@ Result = TypeVar("Result")
 READERS: Final = 2
 
 
-class SqliteStore:
+class SqliteStore(SqliteTimelineReads):
     """The store in a data directory. Implements `port.Store`; errors are the port's.
 
     `synchronous`: what a power loss may take (`full`: nothing). `busy_seconds`: how long to wait
@@ -185,7 +186,7 @@ class SqliteStore:
         """Remove old events, then move the log into the file as far as no reader is in the way."""
         removed = await self._write(
             partial(
-                sqlite_rows.prune,
+                sqlite_prune.prune,
                 incarnation=self._incarnation,
                 sealed_before_ms=sealed_before_ms,
                 rows_max=rows_max,
@@ -312,9 +313,9 @@ class SqliteStore:
         """The ids of turns by key."""
         return await self._read(partial(sqlite_rows.turn_ids, turns=tuple(turns)))
 
-    async def read_cursor(self, conversation: ConversationKey, user: UserId) -> int:
+    async def read_cursor(self, subject: SubjectKey, user: UserId) -> int:
         """How far a user has read; 0 when never."""
-        return await self._read(partial(sqlite_rows.read_cursor, key=conversation, user=user))
+        return await self._read(partial(sqlite_rows.read_cursor, key=subject, user=user))
 
 
 def backup_file(data: Path, target: Path) -> None:

@@ -210,10 +210,12 @@ def translate(error: sqlite3.Error, path: Path) -> DispatchError:
 
 def _violated(error: sqlite3.Error, path: Path) -> DispatchError:
     text = str(error)
-    if "turn.client_key" in text:
+    if "turn.client_key" in text or "timeline_row.client_key" in text:
         return Conflict("this client id was used before")
     if "conversation.account" in text:
         return Conflict("this conversation id was used before")
+    if "timeline.account" in text:
+        return Conflict("this id or alias of a timeline was used before")
     if _code(error) in _TAKEN:
         return Fenced(f"{path}: somebody else wrote here ({error})")
     if _code(error) == sqlite3.SQLITE_CONSTRAINT_NOTNULL and "event.conversation" in text:

@@ -16,19 +16,16 @@ import msgspec
 
 from dispatch.core.identity import AccountId, ConversationId, TurnId, UserId
 from dispatch.storage.event_page import up_to_bytes
+from dispatch.storage.keys import ConversationKey, SubjectKey, TurnKey
 from dispatch.storage.port import (
     IDLE_CONVERSATIONS_MAX,
-    ConversationKey,
     ConversationQuery,
     ConversationRecord,
     EventRecord,
     SealedTurn,
-    TurnKey,
     TurnRecord,
 )
-from dispatch.storage.sqlite_batch import require_incarnation
-from dispatch.storage.sqlite_connection import snapshot, transaction
-from dispatch.storage.sqlite_schema import raise_floors
+from dispatch.storage.sqlite_connection import snapshot
 
 _CONVERSATION_FIELDS: Final = ConversationRecord.__struct_fields__
 _TURN_FIELDS: Final = TurnRecord.__struct_fields__
@@ -195,36 +192,10 @@ def turn_ids(connection: sqlite3.Connection, turns: Sequence[TurnKey]) -> dict[T
     return dict(connection.execute(SELECT_TURN_IDS, (_json(turns),)).fetchall())
 
 
-def read_cursor(connection: sqlite3.Connection, key: ConversationKey, user: UserId) -> int:
+def read_cursor(connection: sqlite3.Connection, key: SubjectKey, user: UserId) -> int:
     """How far a user has read."""
     row = connection.execute(SELECT_CURSOR, (key, user)).fetchone()
     return 0 if row is None else int(row[0])
-
-
-def prune(
-    connection: sqlite3.Connection, incarnation: int, sealed_before_ms: int, rows_max: int
-) -> int:
-    """In the writer: remove events of turns sealed before, oldest seals first; how many."""
-    removed = 0
-    with transaction(connection):
-        require_incarnation(connection, incarnation)
-        raise_floors(connection)
-        while removed < rows_max:
-            turns = connection.execute(SELECT_RETAINED, (sealed_before_ms,)).fetchall()
-            if not turns:
-                break
-            for turn_key, key, first_offset, last_offset in turns:
-                count = connection.execute(
-                    DELETE_EVENTS, (key, first_offset, last_offset, turn_key, rows_max - removed)
-                ).rowcount
-                if count:
-                    # The next offset must stay known when the last event is gone.
-                    connection.execute(RAISE_OFFSET, (key, last_offset))
-                removed += count
-                if removed == rows_max:
-                    break
-                connection.execute(RELEASE_TURN, (turn_key,))
-    return removed
 
 
 SELECT_CONVERSATION: Final = "SELECT * FROM conversation_record WHERE account = ? AND id = ?"
@@ -369,26 +340,4 @@ ORDER BY offset
 
 SELECT_TURN_IDS: Final = "SELECT key, id FROM turn WHERE key IN (SELECT value FROM json_each(?))"
 
-SELECT_CURSOR: Final = "SELECT seq FROM cursor WHERE conversation = ? AND user = ?"
-
-SELECT_RETAINED: Final = """
-SELECT key, conversation, coalesce(first_offset, 0), coalesce(last_offset, 0) FROM turn
-WHERE retained = 1 AND sealed_at_ms < ?
-ORDER BY sealed_at_ms, key
-LIMIT 64
-"""
-
-RELEASE_TURN: Final = "UPDATE turn SET retained = 0 WHERE key = ?"
-
-RAISE_OFFSET: Final = """
-UPDATE conversation SET last_offset = ?2 WHERE key = ?1 AND last_offset < ?2
-"""
-
-DELETE_EVENTS: Final = """
-DELETE FROM event WHERE position IN (
-    SELECT position FROM event
-    WHERE conversation = ? AND offset BETWEEN ? AND ? AND turn = ?
-    ORDER BY offset
-    LIMIT ?
-)
-"""
+SELECT_CURSOR: Final = "SELECT seq FROM cursor WHERE subject = ? AND user = ?"

@@ -135,6 +135,7 @@ def take_over(
             generation = mint()
         incarnation = max(incarnation, last_incarnation) + 1
         raise_floors(connection)
+        connection.execute(RAISE_POSITION)
         connection.execute(UPDATE_META, (generation, incarnation, inode))
         next_position, next_key = connection.execute(
             "SELECT next_position, next_key FROM meta"
@@ -188,10 +189,24 @@ UPDATE meta SET generation = ?, incarnation = ?, inode = ?, backup = 0, clean = 
 
 RAISE_FLOORS: Final = """
 UPDATE meta SET
-    next_position = max(next_position, (SELECT coalesce(max(position), 0) + 1 FROM event)),
+    next_position = max(
+        next_position,
+        (SELECT coalesce(max(position), 0) + 1 FROM event),
+        (SELECT coalesce(max(position), 0) + 1 FROM timeline_event)
+    ),
     next_key = max(
         next_key,
         (SELECT coalesce(max(key), 0) + 1 FROM conversation),
-        (SELECT coalesce(max(key), 0) + 1 FROM turn)
+        (SELECT coalesce(max(key), 0) + 1 FROM turn),
+        (SELECT coalesce(max(key), 0) + 1 FROM timeline),
+        (SELECT coalesce(max(key), 0) + 1 FROM timeline_row)
+    )
+"""
+
+# Walks over every timeline, so at an opening alone: a tombstone keeps its last position.
+RAISE_POSITION: Final = """
+UPDATE meta SET
+    next_position = max(
+        next_position, (SELECT coalesce(max(last_position), 0) + 1 FROM timeline)
     )
 """

@@ -1,7 +1,8 @@
 """Whether what a store keeps of an account keeps every invariant that can be read from it.
 
-Neighbours: reads through `storage.port` alone, so it judges every store; tests and simulations ask
-at their end. (`dispatch check` judges a directory of SQLite by its own reading of the tables.)
+Neighbours: reads through `storage.port` alone, so it judges every store; `audit_groups` has the
+rules of groups; tests and simulations ask at their end. (`dispatch check` judges a directory of
+SQLite by its own reading of the tables.)
 Invariant: an empty list means that each rule below was looked at and holds. Nothing may have been
 pruned.
 """
@@ -17,14 +18,15 @@ from dispatch.core.content import Fold
 from dispatch.core.events import decode_event
 from dispatch.core.identity import LOCAL, Principal, TurnId
 from dispatch.core.turn import IllegalEvent, Phase, Turn, evolve, metrics_of
+from dispatch.storage.keys import TurnKey
 from dispatch.storage.port import (
     ConversationQuery,
     ConversationRecord,
     EventRecord,
     SealedTurn,
     Store,
-    TurnKey,
 )
+from dispatch.testing.audit_groups import audit_groups
 
 _EVERYTHING = 2**31 - 1
 
@@ -44,7 +46,7 @@ async def audit(
         if is_at_rest:
             problems += kept.unrest()
         found += [f"{record.id}: {problem}" for problem in problems]
-    return found
+    return found + await audit_groups(store, principal, is_at_rest=is_at_rest)
 
 
 class _Kept:

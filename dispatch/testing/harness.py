@@ -25,14 +25,16 @@ from dispatch.core.identity import LOCAL, ConversationId, Principal
 from dispatch.runtime.accounts import Accounts
 from dispatch.runtime.broker import Broker
 from dispatch.runtime.catalog import Catalog
+from dispatch.runtime.chats.verbs import ChatVerbs
 from dispatch.runtime.clock import Clock, Ids
 from dispatch.runtime.conversations import Conversations
 from dispatch.runtime.feed import Encoding, Feeds
+from dispatch.runtime.groups.verbs import GroupVerbs
 from dispatch.runtime.history import History
 from dispatch.runtime.journal import Journal
 from dispatch.runtime.live import Live
-from dispatch.runtime.recovery import recover
 from dispatch.runtime.services import Services
+from dispatch.runtime.verbs import Verbs, all_verbs
 from dispatch.settings import Limits
 from dispatch.storage.port import Store
 from dispatch.testing.clocks import ManualClock, SequentialIds
@@ -53,11 +55,14 @@ class Harness:
 
     store: Store
     services: Services
+    verbs: Verbs
     accounts: Accounts
     conversations: Conversations
     history: History
     broker: Broker
     catalog: Catalog
+    groups: GroupVerbs
+    chats: ChatVerbs
 
     async def send(
         self,
@@ -174,7 +179,7 @@ async def _serve(
     harness: Harness, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
 ) -> None:
     async with harness.broker.running():
-        await recover(harness.services, harness.conversations)
+        await harness.verbs.recover(harness.services)
         task_status.started()
         await asyncio.Event().wait()
 
@@ -207,10 +212,5 @@ async def _build(
         default_agent=next(iter(agents), "nobody"),
         keys=count(opened.next_key),
     )
-    accounts = Accounts(limits, clock)
-    conversations = Conversations(services)
-    history = History(store, bytes_max=limits.history_bytes_max)
-    broker = Broker(services, conversations, accounts, history)
-    return Harness(
-        store, services, accounts, conversations, history, broker, Catalog(services, conversations)
-    )
+    verbs = all_verbs(services)
+    return Harness(store, services, verbs, *verbs)

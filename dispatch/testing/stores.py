@@ -15,17 +15,24 @@ from anyio.lowlevel import checkpoint
 
 from dispatch.core.identity import AccountId, ConversationId, TurnId, UserId
 from dispatch.errors import DispatchError
+from dispatch.storage.keys import ConversationKey, SubjectKey, TimelineKey, TurnKey
 from dispatch.storage.port import (
     Batch,
-    ConversationKey,
     ConversationQuery,
     ConversationRecord,
     EventRecord,
     Opened,
     SealedTurn,
     Store,
-    TurnKey,
     TurnRecord,
+)
+from dispatch.storage.timeline import (
+    LogPage,
+    RowRecord,
+    TimelineKind,
+    TimelineQuery,
+    TimelineRecord,
+    TimelineSummary,
 )
 
 
@@ -154,10 +161,93 @@ class StoreWrapper:
         await self.before("turn_ids")
         return await self.inner.turn_ids(turns)
 
-    async def read_cursor(self, conversation: ConversationKey, user: UserId) -> int:
+    async def read_cursor(self, subject: SubjectKey, user: UserId) -> int:
         """See `Store`."""
         await self.before("read_cursor")
-        return await self.inner.read_cursor(conversation, user)
+        return await self.inner.read_cursor(subject, user)
+
+    async def timeline(
+        self, account: AccountId, kind: TimelineKind, timeline_id: str
+    ) -> TimelineRecord | None:
+        """See `Store`."""
+        await self.before("timeline")
+        return await self.inner.timeline(account, kind, timeline_id)
+
+    async def timeline_by_alias(self, account: AccountId, alias: str) -> TimelineRecord | None:
+        """See `Store`."""
+        await self.before("timeline_by_alias")
+        return await self.inner.timeline_by_alias(account, alias)
+
+    async def timelines(self, query: TimelineQuery) -> list[TimelineSummary]:
+        """See `Store`."""
+        await self.before("timelines")
+        return await self.inner.timelines(query)
+
+    async def unread_total(self, account: AccountId, kind: TimelineKind, user: UserId) -> int:
+        """See `Store`."""
+        await self.before("unread_total")
+        return await self.inner.unread_total(account, kind, user)
+
+    async def unread(self, timeline: TimelineKey, user: UserId) -> int:
+        """See `Store`."""
+        await self.before("unread")
+        return await self.inner.unread(timeline, user)
+
+    async def rows(
+        self,
+        timeline: TimelineKey,
+        *,
+        after_seq: int = 0,
+        before_seq: int | None = None,
+        newest_first: bool = False,
+        limit: int,
+    ) -> list[RowRecord]:
+        """See `Store`."""
+        await self.before("rows")
+        return await self.inner.rows(
+            timeline,
+            after_seq=after_seq,
+            before_seq=before_seq,
+            newest_first=newest_first,
+            limit=limit,
+        )
+
+    async def open_rows(self, timeline: TimelineKey | None = None) -> list[RowRecord]:
+        """See `Store`."""
+        await self.before("open_rows")
+        return await self.inner.open_rows(timeline)
+
+    async def open_timelines(self) -> list[TimelineRecord]:
+        """See `Store`."""
+        await self.before("open_timelines")
+        return await self.inner.open_timelines()
+
+    async def row_by_client_key(self, client_key: str) -> tuple[TimelineRecord, RowRecord] | None:
+        """See `Store`."""
+        await self.before("row_by_client_key")
+        return await self.inner.row_by_client_key(client_key)
+
+    async def replies_to(self, timeline: TimelineKey, seq: int) -> list[RowRecord]:
+        """See `Store`."""
+        await self.before("replies_to")
+        return await self.inner.replies_to(timeline, seq)
+
+    async def row_of_turn(self, timeline: TimelineKey, turn_id: TurnId) -> RowRecord | None:
+        """See `Store`."""
+        await self.before("row_of_turn")
+        return await self.inner.row_of_turn(timeline, turn_id)
+
+    async def log(
+        self, stream: str, after_position: int, limit: int, *, timeline: TimelineKey | None = None
+    ) -> LogPage:
+        """See `Store`."""
+        await self.before("log")
+        return await self.inner.log(stream, after_position, limit, timeline=timeline)
+
+    async def stream_head(self, stream: str) -> int:
+        """See `Store`."""
+        await self.before("stream_head")
+        return await self.inner.stream_head(stream)
 
 
 class YieldingStore(StoreWrapper):

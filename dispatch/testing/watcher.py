@@ -42,7 +42,12 @@ class Watcher:
     """One follower of one feed."""
 
     def __init__(
-        self, feed: Feed, *, after: int, principal: Principal = LOCAL, encoding: Encoding = PLAIN
+        self,
+        feed: Feed[Entry],
+        *,
+        after: int,
+        principal: Principal = LOCAL,
+        encoding: Encoding = PLAIN,
     ) -> None:
         """Stand after an offset, having been shown nothing."""
         self.account = principal.account
@@ -53,7 +58,7 @@ class Watcher:
         self._feed = feed
         self._encoding = encoding
         self._arrived = asyncio.Event()
-        self.cursor = Cursor(feed, self, after)
+        self.cursor = Cursor(feed, self, encoding, after)
 
     @property
     def encoding(self) -> Encoding:

@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import msgspec
 import pytest
+import structlog
 
 from dispatch.agents.command import CommandAgent
 from dispatch.agents.ledger import ProcessLedger
@@ -496,7 +497,13 @@ async def test_a_failing_exit_is_told_with_the_tail_of_stderr(agent) -> None:
         sys.stderr.write("\\a\\b\\r line\\n\\u202eend\\n")
         sys.exit(3)
     """
-    failure = await failure_of(agent(source))
+    with structlog.testing.capture_logs() as logs:
+        failure = await failure_of(agent(source))
+    failed = [entry for entry in logs if entry["event"] == "agent.failed"]
+    # To the operator its words are nobody's business.
+    assert failed == [
+        {"event": "agent.failed", "log_level": "warning", "agent": "tested", "status": 3}
+    ]
     assert failure.code == "agent_failed"
     assert failure.message.startswith("tested exited with status 3: ")
     assert failure.message.endswith("early red   line\nend")

@@ -149,6 +149,14 @@ async def test_a_str_is_a_text_delta(write) -> None:
     assert await generator_yielding(write, '"hello"') == [TextDelta("hello")]
 
 
+@pytest.mark.parametrize("text", ["hello", "h\u00e9llo \U0001f600", ""])
+@pytest.mark.parametrize("expression", ["{!r}", "TextDelta({!r})"])
+async def test_text_comes_out_as_it_was_yielded(write, expression: str, text: str) -> None:
+    (event,) = await generator_yielding(write, expression.format(text))
+    assert event == TextDelta(text)
+    assert (type(event), type(event.delta)) == (TextDelta, str)
+
+
 async def test_an_event_after_done_is_not_passed_on(write) -> None:
     agent = write("""
         closed = []
@@ -183,6 +191,8 @@ async def test_a_tools_input_may_be_any_json_value(write) -> None:
         "TextDelta(None)",
         'TextDelta("\\ud800")',
         '"\\udfff"',
+        'type("Loud", (str,), {})("x")',
+        'TextDelta(type("Loud", (str,), {})("x"))',
         "Usage(5)",
         'ToolCall("1", "search", object())',
         'ToolCall("1", "search", msgspec.Raw(b"{not json"))',

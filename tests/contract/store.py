@@ -6,9 +6,10 @@ are one module each; a store is held to all of them.
 
 from tests.contract.store_list import ListContract
 from tests.contract.store_log import LogContract
+from tests.contract.store_timelines import TimelinesContract
 from tests.contract.store_turns import TurnsContract
 from tests.contract.store_writing import WritingContract
 
 
-class StoreContract(WritingContract, TurnsContract, LogContract, ListContract):
+class StoreContract(WritingContract, TurnsContract, LogContract, ListContract, TimelinesContract):
     """Subclass it and give the fixture `shelf`."""

@@ -9,16 +9,8 @@ import pytest
 
 from dispatch.core.identity import AccountId, ConversationId
 from dispatch.errors import StorageFailed
-from dispatch.storage.port import (
-    Batch,
-    ConversationKey,
-    ConversationRecord,
-    CursorRecord,
-    Opened,
-    Piece,
-    Store,
-    TurnKey,
-)
+from dispatch.storage.keys import ConversationKey, TurnKey
+from dispatch.storage.port import Batch, ConversationRecord, CursorRecord, Opened, Piece, Store
 from tests.contract.store_rows import ANN, BOB, conversation, events, everything, query, seal, turn
 from tests.contract.store_shelf import Shelf, Shelved
 

@@ -8,16 +8,8 @@ import pytest
 
 from dispatch.core.identity import ConversationId, TurnId
 from dispatch.errors import Conflict, Fenced
-from dispatch.storage.port import (
-    Batch,
-    ConversationKey,
-    CursorRecord,
-    Piece,
-    Store,
-    TurnChange,
-    TurnCopy,
-    TurnKey,
-)
+from dispatch.storage.keys import ConversationKey, TurnKey
+from dispatch.storage.port import Batch, CursorRecord, Piece, Store, TurnChange, TurnCopy
 from tests.contract.store_rows import (
     ACCOUNT,
     ANN,

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 import msgspec
 
 from dispatch.core.identity import AccountId, ConversationId, TurnId, UserId
+from dispatch.storage.keys import ConversationKey, RowKey, TimelineKey, TurnKey
 from dispatch.storage.port import (
     Batch,
-    ConversationKey,
     ConversationQuery,
     ConversationRecord,
     EventRecord,
     Store,
-    TurnKey,
     TurnRecord,
     TurnSeal,
 )
+from dispatch.storage.timeline import RowRecord, TimelineEvent, TimelineQuery, TimelineRecord
 
 ACCOUNT = AccountId("acme")
 ANN = UserId("ann")
@@ -102,6 +102,80 @@ def sealed_turns(owner: int, keys_and_counts: Sequence[tuple[int, int]]) -> Batc
     return batch
 
 
+def timeline(key: int, name: str = "", **fields: object) -> TimelineRecord:
+    """A group with something in every field."""
+    record = TimelineRecord(
+        key=TimelineKey(key),
+        account=ACCOUNT,
+        kind="group",
+        id=name or f"g{key}",
+        user=ANN,
+        title=f"Group {key}",
+        created_at_ms=1_000,
+        updated_at_ms=1_001,
+        active_at_ms=1_000 + key,
+        last_seq=7,
+        last_position=3,
+        floor=1,
+        epoch=EPOCH,
+        alias=f"alias {key}",
+        details=b'{"members":[]}',
+    )
+    return msgspec.structs.replace(record, **fields)
+
+
+def message(key: int, owner: int, seq: int | None, **fields: object) -> RowRecord:
+    """What a person wrote, with something in every field that such a row has."""
+    record = RowRecord(
+        key=RowKey(key),
+        timeline=TimelineKey(owner),
+        role="message",
+        seq=seq,
+        user=ANN,
+        created_at_ms=2_000 + key,
+        client_key=f"row {key}",
+        digest=b"\x00\xff digest",
+        details=b'{"images":[]}',
+        text=f"message {key}",
+    )
+    return msgspec.structs.replace(record, **fields)
+
+
+def reply(key: int, owner: int, seq: int | None, **fields: object) -> RowRecord:
+    """What a turn answers; it is open unless an outcome is given."""
+    record = RowRecord(
+        key=RowKey(key),
+        timeline=TimelineKey(owner),
+        role="reply",
+        seq=seq,
+        agent="echo",
+        user=BOB,
+        created_at_ms=2_000 + key,
+        started_at_ms=2_001 + key,
+        text=f"reply {key}",
+    )
+    return msgspec.structs.replace(record, **fields)
+
+
+def told(position: int, owner: int, row: int | None = None, **fields: object) -> TimelineEvent:
+    """An event of a timeline's own, at the time of its position."""
+    event = TimelineEvent(
+        position,
+        TimelineKey(owner),
+        f"stream {owner}",
+        None if row is None else RowKey(row),
+        position,
+        b'{"n":%d}' % position,
+    )
+    return event._replace(**fields)
+
+
+def timelines(**fields: object) -> TimelineQuery:
+    """The groups, as a list asks for them."""
+    asked = TimelineQuery(account=ACCOUNT, kind="group", limit=50)
+    return msgspec.structs.replace(asked, **fields)
+
+
 def query(**fields: object) -> ConversationQuery:
     """A list as Ann asks for it."""
     return msgspec.structs.replace(ConversationQuery(account=ACCOUNT, user=ANN, limit=50), **fields)
@@ -129,4 +203,36 @@ async def everything(store: Store) -> list[object]:
             await store.turn(name, TurnId(f"t{key}")),
             await store.turn_by_client_key(f"acme/ann/{key}"),
         ]
+    return found + await every_timeline(store)
+
+
+async def every_timeline(store: Store) -> list[object]:
+    """All that can be read of timelines 41 to 44, with rows 51 to 60."""
+    found: list[object] = [await store.open_rows()]
+    for kind in ("group", "chat"):
+        found.append(
+            await store.timelines(timelines(kind=kind, statuses=("active", "archived", "deleted")))
+        )
+        for user in (ANN, BOB):
+            found.append(await store.timelines(timelines(kind=kind, user=user)))
+            found.append(await store.unread_total(ACCOUNT, kind, user))
+    for number in range(41, 45):
+        key, stream = TimelineKey(number), f"stream {number}"
+        found += [
+            await store.timeline(ACCOUNT, "group", f"g{number}"),
+            await store.timeline(ACCOUNT, "chat", f"c{number - 40}"),
+            await store.timeline_by_alias(ACCOUNT, f"alias {number}"),
+            [await store.unread(key, user) for user in (ANN, BOB)],
+            await store.read_cursor(key, ANN),
+            await store.rows(key, limit=1_000),
+            await store.open_rows(key),
+            [await store.replies_to(key, seq) for seq in range(1, 10)],
+            await store.stream_head(stream),
+            await store.log(stream, 0, 1_000),
+            await store.log(stream, 0, 1_000, timeline=key),
+        ]
+        for turn_key in range(5, 31):
+            found.append(await store.row_of_turn(key, TurnId(f"t{turn_key}")))
+    for row in range(51, 61):
+        found.append(await store.row_by_client_key(f"row {row}"))
     return found

@@ -6,14 +6,8 @@ Part of the suite `tests.contract.store`; the rules are those of `port.Store`.
 import msgspec
 
 from dispatch.core.identity import TurnId
-from dispatch.storage.port import (
-    Batch,
-    ConversationKey,
-    Piece,
-    Store,
-    TurnChange,
-    TurnKey,
-)
+from dispatch.storage.keys import ConversationKey, TurnKey
+from dispatch.storage.port import Batch, Piece, Store, TurnChange
 from tests.contract.store_rows import conversation, events, seal, sealed_turns, turn
 from tests.contract.store_shelf import Shelved
 

@@ -9,9 +9,9 @@ import pytest
 
 from dispatch.core.identity import ConversationId
 from dispatch.errors import Conflict, Fenced, StorageFailed
+from dispatch.storage.keys import ConversationKey, TimelineKey, TurnKey
 from dispatch.storage.port import (
     Batch,
-    ConversationKey,
     CursorRecord,
     EventRecord,
     Opened,
@@ -19,7 +19,6 @@ from dispatch.storage.port import (
     Store,
     TurnChange,
     TurnCopy,
-    TurnKey,
 )
 from tests.contract.store_rows import (
     ACCOUNT,
@@ -29,8 +28,11 @@ from tests.contract.store_rows import (
     conversation,
     events,
     everything,
+    message,
     query,
     seal,
+    timeline,
+    told,
     turn,
 )
 from tests.contract.store_shelf import Shelf, Shelved
@@ -297,8 +299,12 @@ class WritingContract(Shelved):
             Batch(seals=[seal(2)]),
             Batch(cursors=[CursorRecord(ConversationKey(1), ANN, 1)]),
             Batch(deletions=[ConversationKey(1)]),
+            Batch(timelines=[timeline(41)]),
+            Batch(rows=[message(51, 41, 1)]),
+            Batch(timeline_events=[told(9, 41)]),
+            Batch(burials=[TimelineKey(41)]),
         ):
-            with pytest.raises(Fenced):
+            with pytest.raises(Fenced, match=r"another incarnation|no longer ours"):
                 await store.commit(batch)
         with pytest.raises(Fenced):
             await store.prune(10_000, 10)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatch.core.identity import TurnId
-from dispatch.core.replay import Entry, Gap, Ring
+from dispatch.core.replay import Entry, Frame, Gap, Ring
 
 TURN = TurnId("t")
 
@@ -16,13 +16,13 @@ def entries(after: int, sizes: list[int]) -> list[Entry]:
 
 def filled(
     sizes: list[int], *, head: int = 0, events_max: int = 100, bytes_max: int = 1000
-) -> Ring:
+) -> Ring[Entry]:
     ring = Ring(head, events_max=events_max, bytes_max=bytes_max)
     ring.extend(entries(head, sizes))
     return ring
 
 
-def read(ring: Ring, after: int, bytes_max: int) -> list[Entry]:
+def read(ring: Ring[Entry], after: int, bytes_max: int) -> list[Entry]:
     found = ring.read(after, bytes_max=bytes_max)
     assert not isinstance(found, Gap)
     return found
@@ -112,3 +112,79 @@ def test_reading_on_from_what_was_read_gives_everything_once(
     while found := read(ring, len(seen), bytes_max):
         seen += found
     assert seen == entries(0, sizes)
+
+
+# -- rings of frames, whose ids only grow ---------------------------------------------------------
+
+
+def frames(ids: list[int], size: int = 1) -> list[Frame]:
+    return [Frame(number, "1", b"x" * size) for number in ids]
+
+
+def sparse(head: int = 0, *, events_max: int = 100, bytes_max: int = 1000) -> Ring[Frame]:
+    return Ring[Frame](head, events_max=events_max, bytes_max=bytes_max, is_sparse=True)
+
+
+def test_ids_of_frames_only_grow() -> None:
+    ring = sparse(16)
+    ring.extend(frames([32, 33, 80]))
+    assert (ring.head, ring.floor) == (80, 16)
+    for wrong in (80, 79, 16):
+        with pytest.raises(AssertionError, match="only grow"):
+            ring.extend(frames([wrong]))
+
+
+def test_a_cursor_between_two_frames_is_served_from_the_next() -> None:
+    ring = sparse(16)
+    ring.extend(frames([32, 33, 80]))
+    assert ring.read(16, bytes_max=99) == frames([32, 33, 80])
+    assert ring.read(32, bytes_max=99) == frames([33, 80])
+    assert ring.read(50, bytes_max=99) == frames([80])
+    assert ring.read(80, bytes_max=99) == []
+    assert ring.read(999, bytes_max=99) == []
+    assert ring.read(15, bytes_max=99) == Gap(16)
+
+
+def test_skipping_forgets_what_was_held_and_goes_on_behind() -> None:
+    ring = sparse()
+    ring.extend(frames([16, 32], size=5))
+    assert ring.skip(160) == 10
+    assert (ring.head, ring.floor, ring.bytes_held) == (160, 160, 0)
+    assert ring.read(32, bytes_max=9) == Gap(160)
+    ring.extend(frames([176]))
+    assert ring.read(160, bytes_max=9) == frames([176])
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 30)), max_size=8), max_size=20),
+    st.integers(1, 12),
+    st.integers(1, 200),
+    st.integers(0, 50),
+)
+def test_a_sparse_ring_is_bounded_and_never_shows_a_part(
+    batches: list[list[tuple[int, int]]], events_max: int, bytes_max: int, head: int
+) -> None:
+    ring = sparse(head, events_max=events_max, bytes_max=bytes_max)
+    everything: list[Frame] = []
+    newest = head
+    for batch in batches:
+        run = []
+        for step, size in batch:
+            newest += step
+            run += frames([newest], size)
+        ring.extend(run)
+        everything += run
+        held = [frame for frame in everything if frame.offset > ring.floor]
+        assert ring.head == newest
+        assert ring.bytes_held == sum(len(frame.payload) for frame in held)
+        assert len(held) <= events_max
+        assert ring.bytes_held <= bytes_max or len(held) == 1
+        for after in range(head, newest + 2):
+            found = ring.read(after, bytes_max=25)
+            if after < ring.floor:
+                assert found == Gap(ring.floor)
+                continue
+            assert not isinstance(found, Gap)
+            due = [frame for frame in everything if frame.offset > after]
+            assert found == due[: len(found)]
+            assert bool(found) == bool(due)

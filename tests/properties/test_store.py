@@ -16,171 +16,35 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from dispatch.errors import Conflict, DispatchError, Fenced
+from dispatch.storage.keys import ConversationKey, TimelineKey, TurnKey
 from dispatch.storage.memory import MemoryStore, read_backup
 from dispatch.storage.memory_disk import MemoryDisk
 from dispatch.storage.port import (
     Batch,
-    ConversationKey,
     CursorRecord,
-    EventRecord,
     Opened,
     Piece,
     Store,
-    TurnChange,
-    TurnCopy,
-    TurnKey,
-    TurnSeal,
 )
 from dispatch.storage.sqlite import SqliteStore
 from tests.contract.store_rows import (
-    ACCOUNT,
     ANN,
     BOB,
     conversation,
     events,
     everything,
+    message,
     query,
+    reply,
     seal,
+    timeline,
+    timelines,
+    told,
     turn,
 )
+from tests.properties.store_draft import STEPS, Draft, conversations, timeline_keys, words
 
 T = TypeVar("T")
-
-conversations = st.integers(1, 4)
-# The reads below ask for these.
-turns = st.integers(5, 30)
-chunk_counts = st.integers(0, 3)
-states = st.sampled_from(["queued", "steering", "running"])
-moves = st.sampled_from(
-    [
-        ("queued", "running"),
-        ("queued", "cancelled"),
-        ("steering", "absorbed"),
-        ("steering", "queued"),
-    ]
-)
-words = st.sampled_from(["", "Alpha", "alpha beta", "ÄÖ", "%_'"])
-
-
-class Draft:
-    """A batch in the making: which counters are next, and which turns still run."""
-
-    def __init__(self, disk: MemoryDisk, data: st.DataObject) -> None:
-        self.batch = Batch()
-        self.disk = disk
-        self.data = data
-        self.position = max(disk.positions, default=0) + 1
-        self.offsets = {
-            key: max(record.last_offset, max(disk.events.get(key, {}), default=0))
-            for key, record in disk.conversations.items()
-        }
-
-    def draw(self, strategy: st.SearchStrategy[T]) -> T:
-        return self.data.draw(strategy)
-
-    def open_turn(self) -> tuple[TurnKey, ConversationKey]:
-        """One that is not sealed, or one that does not exist."""
-        known = {t.key: t.conversation for t in self.disk.turns.values() if t.state != "sealed"}
-        known |= {t.key: t.conversation for t in self.batch.turns}
-        ended = {s.turn for s in self.batch.seals}
-        known = {key: owner for key, owner in known.items() if key not in ended}
-        key = TurnKey(self.draw(st.sampled_from([*sorted(known), 99])))
-        return key, known.get(key, ConversationKey(1))
-
-    def add_conversation(self) -> None:
-        key = self.draw(conversations)
-        self.batch.conversations.append(
-            conversation(
-                key,
-                name=f"c{self.draw(st.sampled_from([key, key, key, 1]))}",
-                account=self.draw(st.sampled_from([ACCOUNT, ACCOUNT, "other"])),
-                epoch=self.draw(st.sampled_from([1, 1, 1, 2])),
-                status=self.draw(st.sampled_from(["active", "idle", "closed"])),
-                visibility=self.draw(st.sampled_from(["account", "user"])),
-                user=self.draw(st.sampled_from([ANN, BOB])),
-                active_at_ms=self.draw(st.integers(1, 5)),
-                title=self.draw(words),
-                last_message=self.draw(words),
-            )
-        )
-
-    def add_turn(self) -> None:
-        key, owner = self.draw(turns), self.draw(conversations)
-        self.batch.turns.append(
-            turn(
-                key,
-                owner,
-                state=self.draw(states),
-                ordinal=self.draw(st.integers(-2, 2)),
-                client_key=self.draw(st.sampled_from([None, f"acme/ann/{key}", "acme/ann/5"])),
-                first_offset=self.offsets.get(owner, 0) + 1,
-            )
-        )
-
-    def add_change(self) -> None:
-        key, owner = self.open_turn()
-        before, after = self.draw(moves)
-        first = self.draw(st.sampled_from([None, self.offsets.get(owner, 0) + 1]))
-        if any(event.turn == key for event in self.disk.events.get(owner, {}).values()):
-            # It has begun: its first offset is known.
-            first = None
-        self.batch.changes.append(TurnChange(key, before, after, 7, first))
-
-    def add_events(self) -> None:
-        key, owner = self.open_turn()
-        for _ in range(self.draw(st.sampled_from([1, 1, 2, 5, 20]))):
-            self.offsets[owner] = self.offsets.get(owner, 0) + self.draw(
-                st.sampled_from([1] * 40 + [0])
-            )
-            event = EventRecord(self.position, owner, key, self.offsets[owner], b"{}")
-            self.batch.events.append(event)
-            self.position += self.draw(st.sampled_from([1] * 40 + [0, 3]))
-
-    def add_piece(self) -> None:
-        key, _ = self.open_turn()
-        ordinal = self.draw(st.integers(0, 5))
-        self.batch.pieces.append(Piece(key, ordinal, 0, b"piece %d," % ordinal))
-
-    def add_seal(self) -> None:
-        key, owner = self.open_turn()
-        sealed = (t for t in self.disk.turns.values() if t.conversation == owner)
-        first = max(((t.first_seq or 1) + t.chunk_count for t in sealed), default=1)
-        count = self.draw(chunk_counts)
-        at_ms = self.draw(st.integers(1, 9))
-        end = self.offsets.get(owner, 0)
-        self.batch.seals.append(
-            TurnSeal(key, "completed", at_ms, first, count, b"line\n" * count, end, b"%d" % key)
-        )
-
-    def add_copy(self) -> None:
-        sealed = [t.key for t in self.disk.turns.values() if t.state == "sealed"]
-        source = TurnKey(self.draw(st.sampled_from([*sealed, *sealed, *self.disk.turns, 99])))
-        target = ConversationKey(self.draw(conversations))
-        self.batch.copies.append(TurnCopy(source, TurnKey(self.draw(turns)), target, 1))
-
-    def add_cursor(self) -> None:
-        key = ConversationKey(self.draw(conversations))
-        self.batch.cursors.append(CursorRecord(key, ANN, self.draw(st.integers(0, 9))))
-
-    def add_deletion(self) -> None:
-        self.batch.deletions.append(ConversationKey(self.draw(st.sampled_from([1, 2, 3, 4, 9]))))
-
-
-STEPS = [
-    Draft.add_conversation,
-    Draft.add_conversation,
-    Draft.add_turn,
-    Draft.add_turn,
-    Draft.add_change,
-    Draft.add_events,
-    Draft.add_events,
-    Draft.add_piece,
-    Draft.add_seal,
-    Draft.add_seal,
-    Draft.add_copy,
-    Draft.add_cursor,
-    Draft.add_deletion,
-]
 
 
 class TwoStores(RuleBasedStateMachine):
@@ -222,7 +86,7 @@ class TwoStores(RuleBasedStateMachine):
     def begin(self) -> None:
         """Something of everything, so that histories need not begin with finding their feet."""
         log = [*events(1, 5, 1, 3), *events(1, 6, 4, 2), *events(2, 8, 1, 2, ahead=5)]
-        self.both(
+        kept = self.both(
             "commit",
             Batch(
                 conversations=[conversation(1), conversation(2, epoch=2), conversation(3)],
@@ -235,10 +99,21 @@ class TwoStores(RuleBasedStateMachine):
                 events=log,
                 pieces=[Piece(TurnKey(5), 0, 0, b"piece,")],
                 seals=[seal(5, count=2, at_ms=4, end=3)],
+                timelines=[timeline(41), timeline(42, "c1", kind="chat"), timeline(43)],
+                rows=[
+                    message(51, 41, 1),
+                    reply(52, 41, 2, turn=TurnKey(5), turn_id="t5", outcome="completed"),
+                    reply(53, 41, None, turn=TurnKey(6), turn_id="t6", reply_to=1),
+                    message(54, 42, 1),
+                    reply(55, 42, 2, turn=TurnKey(8), turn_id="t8", outcome="completed"),
+                ],
+                burials=[TimelineKey(43)],
+                timeline_events=[told(101, 41, 51), told(102, 42, 54), told(103, 43)],
                 cursors=[CursorRecord(ConversationKey(1), ANN, 3)],
                 deletions=[ConversationKey(3)],
             ),
         )
+        assert kept is None
 
     @rule(data=st.data(), step=st.sampled_from(STEPS))
     def commit_one_step(self, data: st.DataObject, step: Any) -> None:
@@ -292,6 +167,32 @@ class TwoStores(RuleBasedStateMachine):
             limit=limit,
         )
         self.both("events", ConversationKey(key), since, limit)
+
+    @rule(
+        key=timeline_keys,
+        after=st.integers(0, 9),
+        before=st.none() | st.integers(0, 9),
+        position=st.integers(0, 30) | st.integers(90, 130),
+        newest_first=st.booleans(),
+        limit=st.integers(0, 5),
+    )
+    def read_timeline(
+        self,
+        key: int,
+        after: int,
+        before: int | None,
+        position: int,
+        newest_first: bool,
+        limit: int,
+    ) -> None:
+        name, stream = TimelineKey(key), f"stream {key}"
+        bounds = {"after_seq": after, "before_seq": before}
+        self.both("rows", name, **bounds, newest_first=newest_first, limit=limit)
+        self.both("log", stream, position, limit, timeline=name)
+        self.both("log", stream, position, limit)
+        place = None if before is None else (1_000 + before, key)
+        for user in (None, ANN, BOB):
+            self.both("timelines", timelines(user=user, before=place, limit=limit))
 
     @rule(
         statuses=st.sets(st.sampled_from(["active", "idle", "closed", "deleted"])),

@@ -21,6 +21,7 @@ from dispatch.errors import (
     Gone,
     NotFound,
     PeerError,
+    RateLimited,
     StorageFull,
     Unavailable,
 )
@@ -301,6 +302,20 @@ async def test_a_fork_of_a_fork_is_a_fork() -> None:
         again = await broker.catalog.fork(LOCAL, fork, turn)
         assert await broker.lines(again) == await broker.lines()
         assert await audit(store) == []
+
+
+async def test_forks_count_against_the_rate_of_sends() -> None:
+    """Each writes a row for every turn before it: a loop of them costs more than sends do."""
+    limits = Limits(sends_per_second_max=1, sends_burst_max=3)
+    agents = [ScriptedAgent("answer")]
+    async with broker_on(MemoryStore(), agents=agents, limits=limits) as broker:
+        turn = (await broker.send("one")).turn
+        await broker.until_idle()
+        for _ in range(2):
+            await broker.catalog.fork(LOCAL, C1, turn)
+        with pytest.raises(RateLimited):
+            await broker.catalog.fork(LOCAL, C1, turn)
+        assert len(await broker.store.conversations(everything())) == 3
 
 
 async def test_a_fork_that_the_disk_refuses_is_none() -> None:

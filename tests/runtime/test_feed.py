@@ -49,7 +49,7 @@ class Line:
                 cursor.feed.leave(cursor)
 
     def join(self, feed: Feed) -> Cursor:
-        cursor = Cursor(feed, self, feed.head)
+        cursor = Cursor(feed, self, self.encoding, feed.head)
         feed.join(cursor)
         self.cursors.append(cursor)
         return cursor
@@ -198,8 +198,10 @@ def test_only_who_stands_at_the_head_may_be_hot() -> None:
     every = feeds()
     feed = every.new_feed(C1, 0)
     show(every, feed, b"a")
+    encoding = CountingEncoding()
+    cursor = Cursor(feed, Line(encoding), encoding, 0)
     with pytest.raises(AssertionError, match="only the head is hot"):
-        feed.join(Cursor(feed, Line(CountingEncoding()), 0))
+        feed.join(cursor)
 
 
 def test_who_is_behind_the_ring_is_told_of_the_gap() -> None:
@@ -220,7 +222,7 @@ def test_a_read_is_bounded_and_never_empty_before_the_head() -> None:
     every, encoding = feeds(), CountingEncoding()
     feed = every.new_feed(C1, 0)
     show(every, feed, *[b"x" * 100] * 10)
-    cursor = Cursor(feed, Line(encoding), 0)
+    cursor = Cursor(feed, Line(encoding), encoding, 0)
     sizes = []
     while data := feed.read(cursor, bytes_max=250):
         assert isinstance(data, bytes)
@@ -233,11 +235,13 @@ def test_many_who_come_late_to_the_same_place_share_what_is_encoded() -> None:
     every, encoding = feeds(), CountingEncoding()
     feed = every.new_feed(C1, 0)
     show(every, feed, *[b"x" * 1_000] * 200)
-    first = [feed.read(Cursor(feed, Line(encoding), 0), bytes_max=100_000) for _ in range(20)]
+    first = [
+        feed.read(Cursor(feed, Line(encoding), encoding, 0), bytes_max=100_000) for _ in range(20)
+    ]
     assert encoding.asked == 1
     assert len({id(data) for data in first}) == 1
     feed.forget_blocks()
-    again = feed.read(Cursor(feed, Line(encoding), 0), bytes_max=100_000)
+    again = feed.read(Cursor(feed, Line(encoding), encoding, 0), bytes_max=100_000)
     assert encoding.asked == 2
     assert again == first[0]
 
@@ -247,7 +251,7 @@ def test_what_is_shared_is_bounded_however_many_places_readers_stopped_at() -> N
     feed = every.new_feed(C1, 0)
     show(every, feed, *[b"x" * 1_000] * 500)
     for offset in range(400):
-        feed.read(Cursor(feed, Line(encoding), offset), bytes_max=50_000)
+        feed.read(Cursor(feed, Line(encoding), encoding, offset), bytes_max=50_000)
     assert sum(len(data) for _, data in feed._blocks.values()) < 2_000_000
 
 
@@ -255,9 +259,9 @@ def test_what_is_shared_is_forgotten_with_the_ring_it_was_read_from() -> None:
     every, encoding = feeds(bytes_max=100_000), CountingEncoding()
     feed = every.new_feed(C1, 0)
     show(every, feed, *[b"x" * 1_000] * 80)
-    feed.read(Cursor(feed, Line(encoding), 0), bytes_max=50_000)
+    feed.read(Cursor(feed, Line(encoding), encoding, 0), bytes_max=50_000)
     show(every, feed, *[b"x" * 1_000] * 80)
-    assert isinstance(feed.read(Cursor(feed, Line(encoding), 0), bytes_max=50_000), Gap)
+    assert isinstance(feed.read(Cursor(feed, Line(encoding), encoding, 0), bytes_max=50_000), Gap)
 
 
 # -- the bound on all rings --------------------------------------------------------------------

@@ -16,8 +16,9 @@ from dispatch.core.events import ReasoningDelta, StepComplete, TextDelta, ToolCa
 from dispatch.core.identity import LOCAL, ConversationId
 from dispatch.runtime.history import delta_kind
 from dispatch.settings import Limits
+from dispatch.storage.keys import ConversationKey, TurnKey
 from dispatch.storage.memory import MemoryStore
-from dispatch.storage.port import ConversationKey, EventRecord, TurnKey
+from dispatch.storage.port import EventRecord
 from dispatch.testing import FOR_EVER, Harness, ScriptedAgent, Step, broker_on
 
 NOTHING = msgspec.Raw(b"{}")

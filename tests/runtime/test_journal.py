@@ -20,16 +20,11 @@ from dispatch.errors import (
     StorageLocked,
 )
 from dispatch.runtime.feed import Feed, Feeds
-from dispatch.runtime.journal import Journal, Outbox, PendingChange, PendingEvent
+from dispatch.runtime.journal import Journal, Outbox
+from dispatch.runtime.pending import PendingChange, PendingEvent
+from dispatch.storage.keys import ConversationKey, TurnKey
 from dispatch.storage.memory import MemoryStore
-from dispatch.storage.port import (
-    Batch,
-    ConversationKey,
-    ConversationRecord,
-    EventRecord,
-    TurnKey,
-    TurnRecord,
-)
+from dispatch.storage.port import Batch, ConversationRecord, EventRecord, TurnRecord
 from dispatch.testing import FaultyStore, HeldStore, ManualClock, Watcher, guard, run_virtual
 
 A, B = ConversationKey(1), ConversationKey(2)

@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import jwt
 import pytest
+import structlog
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -431,6 +432,7 @@ def hs256(**fields: Any) -> JwtSettings:
             "audience": "dispatch",
             "issuer": "https://id.example",
             "secret_env": "SECRET",
+            "account": "local",
             **fields,
         }
     )
@@ -455,6 +457,7 @@ def signed(**fields: Any) -> str:
     ("fields", "account", "rights"),
     [
         ({}, "local", {WATCH, SEND}),
+        ({"account": None}, "local", {WATCH, SEND}),
         ({"account": "acme"}, "acme", {WATCH, SEND}),
         ({"rights": ["watch"]}, "local", {WATCH}),
         ({"rights": "watch admin other:thing"}, "local", {WATCH, ADMIN}),
@@ -510,8 +513,38 @@ def test_a_jwt_that_lacks_or_twists_a_claim_is_refused(
         authenticator(clock, jwt=hs256()).check(signed(**fields))
 
 
+@pytest.mark.parametrize("fields", [{}, {"account": None}])
+def test_a_jwt_without_an_account_is_refused_unless_the_settings_name_one(
+    clock: Clock, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(Unauthorized, match="account"):
+        authenticator(clock, jwt=hs256(account=None)).check(signed(**fields))
+    made = authenticator(clock, jwt=hs256(account="home"))
+    assert made.check(signed(**fields)).principal.account == "home"
+    assert made.check(signed(account="acme")).principal.account == "acme"
+
+
+def test_who_is_refused_is_told_in_the_log_without_the_credential_and_counted(
+    clock: Clock,
+) -> None:
+    made = authenticator(clock, jwt=hs256(), limits=Limits(auth_failures_max=2))
+    expired = signed(exp=NOW - 60)
+    with structlog.testing.capture_logs() as logs:
+        for token in (expired, "wrong-secret", "h\u00e4lf", "wrong-again", "wrong-more"):
+            with pytest.raises((Unauthorized, RateLimited)):
+                made.check(token, "192.0.2.1")
+    assert [(entry["event"], entry["reason"], entry["address"]) for entry in logs] == [
+        ("auth.refused", "stale", "192.0.2.1"),
+        ("auth.refused", "unknown", "192.0.2.1"),
+        ("auth.refused", "malformed", "192.0.2.1"),
+    ]
+    assert "wrong" not in str(logs)
+    # Those that had to wait are counted all the same.
+    assert made.refused_total == 5
+
+
 def test_a_named_account_claim_must_be_there(clock: Clock) -> None:
-    made = authenticator(clock, jwt=hs256(account_claim="tenant"))
+    made = authenticator(clock, jwt=hs256(account_claim="tenant", account=None))
     assert made.check(signed(tenant="acme")).principal.account == "acme"
     with pytest.raises(Unauthorized, match="tenant"):
         made.check(signed(account="acme"))

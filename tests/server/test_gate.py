@@ -62,14 +62,37 @@ def test_loopback_answers_to_its_own_names(host: str) -> None:
     assert keeper().admit(head(("host", host))) == ANYONE
 
 
+# A tunnel or a container's mapped port: the client knows another port than ours.
+MAPPED = ["127.0.0.1", "127.0.0.1:80", "127.0.0.1:8766", "localhost:9000", "[::1]:1", "[::1]"]
+
+
+@pytest.mark.parametrize("host", MAPPED)
+def test_loopback_answers_to_its_own_names_with_any_port(host: str) -> None:
+    own = ("origin", f"http://{host}")
+    assert keeper().admit(head(("host", host))) == ANYONE
+    assert keeper().admit(head(("host", host), own, upgrade=True)) == ANYONE
+    assert keeper().admit(head(("host", host), ("origin", "http://localhost:3000"))) == ANYONE
+    with pytest.raises(Forbidden):
+        keeper().admit(head(("host", host), ("origin", "https://evil.example")))
+
+
+@pytest.mark.parametrize("host", MAPPED)
+def test_a_daemon_that_others_can_reach_answers_to_loopback_names_with_its_port_alone(
+    host: str,
+) -> None:
+    with pytest.raises(Misdirected):
+        keeper("0.0.0.0", insecure=True).admit(head(("host", host), server="192.0.2.5"))
+
+
 @pytest.mark.parametrize(
     "host",
     [
         "evil.example",
         f"evil.example:{PORT}",
-        "127.0.0.1",
-        "127.0.0.1:80",
-        "127.0.0.1:8766",
+        "127.0.0.1.evil.example",
+        "localhost:9000.evil.example",
+        "localhost:",
+        "localhost:123456",
         f"127.0.0.1.evil.example:{PORT}",
         f"localhost.evil.example:{PORT}",
         f"localhost.:{PORT}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,11 @@ async def test_metrics_are_prometheus_text_for_a_neighbour(stage: Stage) -> None
     assert reply.status_code == 200
     assert reply.headers["content-type"].startswith("text/plain; version=")
     assert "dispatch_events_total" in reply.text
+    helps = dict(re.findall(r"^# HELP (\S+) (.+)$", reply.text, re.M))
+    assert {"dispatch_auth_refused_total", "dispatch_first_delta_seconds"} <= helps.keys()
+    for name, text in helps.items():
+        assert len(text.split()) > 3, f"{name}: {text}"
+        assert text.endswith(".")
 
 
 async def test_models_are_what_a_send_takes_with_the_default_agent_first(stage: Stage) -> None:

@@ -63,7 +63,7 @@ PAUSE = "await __import__('anyio').sleep(0.02)"
 SHOWS_BEFORE_IT_WRITES = (
     (
         "        try:\n            await self._store.commit(batch)\n",
-        "        self._show(taken)\n"
+        "        self._show(taken, batch)\n"
         "        taken = [one._replace(pending=[], offsets=[], shown=[]) for one in taken]\n"
         "        try:\n            await self._store.commit(batch)\n",
     ),

@@ -94,14 +94,7 @@ async def served(
     """A broker with connections, and no network."""
     running = broker_on(store, agents=agents, limits=SMALL)
     async with running as broker, anyio.create_task_group() as tasks:
-        hub = Connections(
-            broker.services,
-            broker.broker,
-            broker.catalog,
-            broker.conversations,
-            broker.history,
-            Doorkeeper(Settings(), None),
-        )
+        hub = Connections(broker.services, broker.verbs, Doorkeeper(Settings(), None))
         tasks.start_soon(hub.run)
         await checkpoint()
         yield broker, hub

@@ -251,14 +251,7 @@ class World:
         try:
             async with running as harness, anyio.create_task_group() as tasks:
                 keeper = Doorkeeper(Settings(), None)
-                hub = Connections(
-                    harness.services,
-                    harness.broker,
-                    harness.catalog,
-                    harness.conversations,
-                    harness.history,
-                    keeper,
-                )
+                hub = Connections(harness.services, harness.verbs, keeper)
                 self._tasks = tasks
                 tasks.start_soon(hub.run)
                 if self.prunes:

@@ -6,11 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
-from dispatch.storage.port import (
-    Batch,
-    Piece,
-    TurnKey,
-)
+from dispatch.storage.keys import TurnKey
+from dispatch.storage.port import Batch, Piece
 from dispatch.storage.sqlite import SqliteStore
 from tests.contract.store_rows import conversation, events, seal, turn
 

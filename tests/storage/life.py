@@ -31,16 +31,15 @@ from dispatch.core.events import (
     encode_event,
 )
 from dispatch.core.identity import AccountId, ConversationId, TurnId, UserId
+from dispatch.storage.keys import ConversationKey, TurnKey
 from dispatch.storage.port import (
     Batch,
-    ConversationKey,
     ConversationRecord,
     CursorRecord,
     EventRecord,
     Opened,
     Piece,
     Store,
-    TurnKey,
     TurnRecord,
     TurnSeal,
 )

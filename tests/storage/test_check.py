@@ -14,7 +14,8 @@ import pytest
 from dispatch.core.events import TextDelta
 from dispatch.core.identity import ConversationId
 from dispatch.storage.check import FINDINGS_MAX, verify
-from dispatch.storage.port import Batch, TurnCopy, TurnKey, TurnRecord
+from dispatch.storage.keys import TurnKey
+from dispatch.storage.port import Batch, TurnCopy, TurnRecord
 from dispatch.storage.sqlite import SqliteStore
 from tests.storage.life import ACCOUNT, USER, Life
 
@@ -109,6 +110,30 @@ async def test_a_directory_is_whole_after_each_step_of_pruning(tmp_path: Path) -
     assert verify(tmp_path / "data") == []
 
 
+LATER = "(SELECT max(key) FROM turn WHERE state = 'sealed' AND retained = 1)"
+
+
+@pytest.mark.parametrize("most", [1, 3, 1_000])
+async def test_events_that_are_to_be_kept_and_are_gone_are_found(
+    damaged: Damage, most: int
+) -> None:
+    """Some of the first, or all of them, of a turn that others are to be pruned before."""
+    findings = damaged(f"DELETE FROM event WHERE turn = {LATER} AND offset <= {most}")
+    assert any("has lost the first of them before older turns did" in found for found in findings)
+
+
+async def test_a_turn_sealed_by_a_clock_set_back_accuses_nobody(data: Path, tmp_path: Path) -> None:
+    """The oldest turn has lost its beginning when one is sealed that is older by its clock."""
+    copy = tmp_path / "back"
+    shutil.copytree(data, copy)
+    with closing(sqlite3.connect(copy / "dispatch.db")) as connection:
+        connection.executescript(f"""
+            DELETE FROM event WHERE turn = {SEALED} AND offset <= 2;
+            UPDATE turn SET sealed_at_ms = -1 WHERE key = {LATER};
+        """)
+    assert verify(copy) == []
+
+
 async def test_a_backup_is_whole(data: Path, tmp_path: Path) -> None:
     copied = tmp_path / "copied"
     copied.mkdir()
@@ -144,7 +169,7 @@ RUNNING = "(SELECT key FROM turn WHERE state = 'running')"
         (f"DELETE FROM turn WHERE key = {SEALED}", "a turn that is not there"),
         (f"UPDATE event SET turn = turn + 999 WHERE turn = {SEALED}", "a turn that is not there"),
         (f"DELETE FROM turn WHERE key = {RUNNING}", "staged chunks"),
-        (f"UPDATE cursor SET seq = 999 WHERE conversation = {SECOND}", "read conversation number"),
+        (f"UPDATE cursor SET seq = 999 WHERE subject = {SECOND}", "read conversation number"),
         ("INSERT INTO cursor VALUES (999, 'ann', 1)", "read conversation number 999"),
         ("UPDATE turn SET state = 'running' WHERE id = 'waits'", "2 turns run at once"),
         (f"UPDATE turn SET outcome = NULL WHERE key = {SEALED}", "without an outcome"),

@@ -13,11 +13,8 @@ from dispatch.errors import (
     StorageCorrupt,
     StorageFailed,
 )
-from dispatch.storage.port import (
-    Batch,
-    ConversationKey,
-    TurnKey,
-)
+from dispatch.storage.keys import ConversationKey, TurnKey
+from dispatch.storage.port import Batch
 from dispatch.storage.sqlite import SqliteStore
 from tests.contract.store_rows import events
 from tests.storage.filled import fill, integrity, opened
@@ -146,11 +143,11 @@ async def test_a_log_cut_anywhere_loses_whole_commits_from_its_end_alone(data: P
 
 
 def spoil(data: Path) -> None:
-    """Overwrite the middle of the file, behind the pages that every table begins with."""
+    """Overwrite the middle of the file: neither where every table begins nor what came last."""
     path = data / "dispatch.db"
     size = path.stat().st_size
     with path.open("r+b") as file:
-        for page in range(20, size // 8192, 2):
+        for page in range(50, size // 4096 - 20, 2):
             file.seek(page * 4096)
             file.write(os.urandom(4096))
 

@@ -21,15 +21,8 @@ from dispatch.errors import (
     StorageFull,
     StorageLocked,
 )
-from dispatch.storage.port import (
-    Batch,
-    ConversationKey,
-    CursorRecord,
-    Piece,
-    TurnChange,
-    TurnCopy,
-    TurnKey,
-)
+from dispatch.storage.keys import ConversationKey, TurnKey
+from dispatch.storage.port import Batch, CursorRecord, Piece, TurnChange, TurnCopy
 from dispatch.storage.sqlite import SqliteStore
 from tests.contract.store_rows import ACCOUNT, conversation, events, everything, seal, turn
 from tests.storage.filled import LARGE, fill, integrity, opened

@@ -11,8 +11,15 @@ import aiosqlite
 import anyio
 import pytest
 
-from dispatch.storage import sqlite_batch, sqlite_rows
-from dispatch.storage.port import Batch, ConversationKey, CursorRecord, TurnKey
+from dispatch.storage import (
+    sqlite_batch,
+    sqlite_prune,
+    sqlite_rows,
+    sqlite_timeline_log,
+    sqlite_timelines,
+)
+from dispatch.storage.keys import ConversationKey, TurnKey
+from dispatch.storage.port import Batch, CursorRecord
 from dispatch.storage.sqlite import SqliteStore
 from tests.contract.store_rows import ANN, conversation, events, seal, turn
 
@@ -47,7 +54,7 @@ async def pragma(data: Path, name: str, **options: object) -> object:
         ("trusted_schema", 0),
         ("cell_size_check", 1),
         ("application_id", int.from_bytes(b"DSPC", "big")),
-        ("user_version", 1),
+        ("user_version", 2),
     ],
 )
 async def test_the_writer_is_set_to_lose_nothing(data: Path, name: str, value: object) -> None:
@@ -191,8 +198,32 @@ def plan(data: Path, statement: str) -> str:
         (sqlite_rows.SELECT_STAGED, "piece_ordinal"),
         (sqlite_rows.SELECT_EVENTS, "event_offset"),
         (sqlite_rows.SELECT_EVENTS_OF, "event_offset"),
-        (sqlite_rows.SELECT_RETAINED, "turn_retained"),
-        (sqlite_rows.DELETE_EVENTS, "event_offset"),
+        (sqlite_prune.SELECT_RETAINED, "turn_retained"),
+        (sqlite_prune.LAST_DUE, "event_offset"),
+        (sqlite_prune.DELETE_EVENTS, "event_offset"),
+        (sqlite_prune.LAST_OLD, "timeline_event_at"),
+        (sqlite_prune.DELETE_OLD, "timeline_event_at"),
+        (sqlite_timelines.SELECT_TIMELINE, "timeline_id"),
+        (sqlite_timelines.SELECT_BY_ALIAS, "timeline_alias"),
+        (sqlite_timelines.LIST_ALL, "timeline_active"),
+        (sqlite_timelines.LIST_OWN, "timeline_own"),
+        (sqlite_timelines.SUM_UNREAD, "COVERING INDEX timeline_unread"),
+        (sqlite_timelines.COUNT_UNREAD_OF, "timeline_row_seq"),
+        (sqlite_timelines.SELECT_OLDEST_ROWS, "timeline_row_seq"),
+        (sqlite_timelines.SELECT_NEWEST_ROWS, "timeline_row_seq"),
+        (sqlite_timelines.SELECT_OPEN, "timeline_row_open"),
+        (sqlite_timelines.SELECT_OPEN_OF, "timeline_row_open"),
+        (sqlite_timelines.SELECT_ROW_BY_CLIENT_KEY, "timeline_row_client_key"),
+        (sqlite_timelines.SELECT_REPLIES_TO, "timeline_row_reply_to"),
+        (sqlite_timelines.SELECT_ROW_OF_TURN, "timeline_row_turn_id"),
+        (sqlite_timeline_log.SELECT_STREAM, "timeline_event_stream"),
+        (sqlite_timeline_log.SELECT_STREAM_OF, "timeline_event_timeline"),
+        (sqlite_timeline_log.SELECT_TELLERS, "timeline_row_log"),
+        (sqlite_timeline_log.SELECT_TOLD, "event_offset"),
+        (sqlite_timeline_log.SELECT_ROWS, "INTEGER PRIMARY KEY"),
+        (sqlite_timeline_log.SELECT_HEAD, "timeline_event_stream"),
+        (sqlite_batch.COUNT_UNREAD, "COVERING INDEX timeline_row_ended"),
+        (sqlite_batch.RAISE_TIMELINES, "timeline_row_turn"),
         (sqlite_batch.SEAL_TURN, "INTEGER PRIMARY KEY"),
     ],
 )
@@ -208,3 +239,11 @@ async def test_no_statement_walks_over_a_whole_table(
         walks = line.startswith("SCAN ") and "USING" not in line
         small = any(name in line for name in ("json_each", "CONSTANT ROW", "accounts"))
         assert not walks or small, found
+
+
+@pytest.mark.parametrize("statement", [sqlite_timelines.LIST_ALL, sqlite_timelines.LIST_OWN])
+async def test_a_page_of_timelines_is_never_sorted(data: Path, statement: str) -> None:
+    store = SqliteStore(data)
+    await store.open()
+    await store.close()
+    assert "TEMP B-TREE" not in plan(data, statement)

@@ -1,6 +1,6 @@
 """Migrations: forward only, one transaction each, a copy first, and killed at any point.
 
-The scripts here are made up; those that are released are `dispatch/storage/schema/`.
+The scripts here are made up, and come after those that are released, `dispatch/storage/schema/`.
 """
 
 import re
@@ -16,39 +16,43 @@ import pytest
 
 from dispatch.core.identity import ConversationId
 from dispatch.errors import StorageFailed, StorageFull
+from dispatch.storage import sqlite_schema
 from dispatch.storage.check import verify
 from dispatch.storage.port import Batch
 from dispatch.storage.sqlite import SqliteStore
 from dispatch.storage.sqlite_schema import Migration, migrations
-from tests.contract.store_rows import ACCOUNT, conversation
+from tests.contract.store_rows import ACCOUNT, ANN, conversation, timeline, told
 
-SECOND = Migration(
-    2,
-    """
+RELEASED = migrations()
+LAST = RELEASED[-1].version
+
+NEXT = Migration(
+    LAST + 1,
+    f"""
     BEGIN IMMEDIATE;
     CREATE TABLE flavour (name TEXT NOT NULL) STRICT;
     INSERT INTO flavour VALUES ('salt');
     ALTER TABLE meta ADD COLUMN flavour TEXT;
-    PRAGMA user_version = 2;
+    PRAGMA user_version = {LAST + 1};
     COMMIT;
     """,
 )
-THIRD = Migration(
-    3,
-    """
+AFTER_NEXT = Migration(
+    LAST + 2,
+    f"""
     BEGIN IMMEDIATE;
     INSERT INTO flavour VALUES ('pepper');
-    PRAGMA user_version = 3;
+    PRAGMA user_version = {LAST + 2};
     COMMIT;
     """,
 )
 FAILS_HALF_WAY = Migration(
-    3,
-    """
+    LAST + 2,
+    f"""
     BEGIN IMMEDIATE;
     DELETE FROM flavour;
     INSERT INTO nowhere VALUES (1);
-    PRAGMA user_version = 3;
+    PRAGMA user_version = {LAST + 2};
     COMMIT;
     """,
 )
@@ -56,9 +60,9 @@ FAILS_HALF_WAY = Migration(
 
 @pytest.fixture
 async def data(tmp_path: Path) -> Path:
-    """A directory of the first version, with something in it."""
+    """A directory of the last version that is released, with something in it."""
     data = tmp_path / "data"
-    store = SqliteStore(data, scripts=migrations()[:1])
+    store = SqliteStore(data, scripts=RELEASED)
     await store.open()
     await store.commit(Batch(conversations=[conversation()]))
     await store.close()
@@ -75,7 +79,7 @@ def version(data: Path) -> object:
 
 
 async def open_and_close(data: Path, *scripts: Migration) -> None:
-    store = SqliteStore(data, scripts=[*migrations()[:1], *scripts])
+    store = SqliteStore(data, scripts=[*RELEASED, *scripts])
     await store.open()
     try:
         assert await store.conversation(ACCOUNT, ConversationId("c1")) == conversation()
@@ -99,52 +103,52 @@ def test_every_script_is_part_of_the_package() -> None:
 
 async def test_an_old_directory_is_brought_to_the_newest_version_step_by_step(data: Path) -> None:
     generation = read(data / "dispatch.db", "SELECT generation FROM meta")
-    await open_and_close(data, SECOND, THIRD)
-    assert version(data) == 3
+    await open_and_close(data, NEXT, AFTER_NEXT)
+    assert version(data) == LAST + 2
     assert read(data / "dispatch.db", "SELECT name FROM flavour") == ["salt", "pepper"]
     assert read(data / "dispatch.db", "SELECT generation FROM meta") == generation
-    await open_and_close(data, SECOND, THIRD)
+    await open_and_close(data, NEXT, AFTER_NEXT)
     assert read(data / "dispatch.db", "SELECT name FROM flavour") == ["salt", "pepper"]
 
 
 async def test_the_old_version_is_copied_before_anything_is_changed(
     data: Path, tmp_path: Path
 ) -> None:
-    await open_and_close(data, SECOND)
-    copy = data / "dispatch.db.before-2"
+    await open_and_close(data, NEXT)
+    copy = data / f"dispatch.db.before-{LAST + 1}"
     restored = tmp_path / "restored"
     restored.mkdir()
     shutil.copy(copy, restored / "dispatch.db")
-    assert version(restored) == 1
+    assert version(restored) == LAST
     await open_and_close(restored)
     assert verify(restored) == []
 
 
 async def test_a_new_directory_is_made_at_the_newest_version_without_a_copy(tmp_path: Path) -> None:
     data = tmp_path / "new"
-    store = SqliteStore(data, scripts=[*migrations()[:1], SECOND, THIRD])
+    store = SqliteStore(data, scripts=[*RELEASED, NEXT, AFTER_NEXT])
     await store.open()
     await store.close()
-    assert version(data) == 3
+    assert version(data) == LAST + 2
     assert sorted(path.name for path in data.iterdir()) == ["dispatch.db", "dispatch.lock"]
 
 
 async def test_a_migration_that_fails_half_way_leaves_the_version_before_it(data: Path) -> None:
-    store = SqliteStore(data, scripts=[*migrations()[:1], SECOND, FAILS_HALF_WAY])
+    store = SqliteStore(data, scripts=[*RELEASED, NEXT, FAILS_HALF_WAY])
     for _ in range(2):
         with pytest.raises(StorageFailed, match="nowhere"):
             await store.open()
         await store.close()
-        assert version(data) == 2
+        assert version(data) == LAST + 1
         assert read(data / "dispatch.db", "SELECT name FROM flavour") == ["salt"]
-    await open_and_close(data, SECOND)
-    await open_and_close(data, SECOND, THIRD)
+    await open_and_close(data, NEXT)
+    await open_and_close(data, NEXT, AFTER_NEXT)
 
 
 async def test_a_migration_that_does_not_end_at_its_number_is_refused(data: Path) -> None:
-    forgets = Migration(2, "BEGIN IMMEDIATE; CREATE TABLE x (y ANY) STRICT; COMMIT;")
-    with pytest.raises(StorageFailed, match="migration 2 left the schema at 1"):
-        await SqliteStore(data, scripts=[*migrations()[:1], forgets]).open()
+    forgets = Migration(LAST + 1, "BEGIN IMMEDIATE; CREATE TABLE x (y ANY) STRICT; COMMIT;")
+    with pytest.raises(StorageFailed, match=f"migration {LAST + 1} left the schema at {LAST}"):
+        await SqliteStore(data, scripts=[*RELEASED, forgets]).open()
 
 
 async def test_without_room_for_the_copy_nothing_is_migrated(
@@ -154,20 +158,64 @@ async def test_without_room_for_the_copy_nothing_is_migrated(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("dispatch.storage.sqlite_directory.tempfile.mkstemp", full)
-    with pytest.raises(StorageFull, match="before-2"):
-        await SqliteStore(data, scripts=[*migrations()[:1], SECOND]).open()
+    with pytest.raises(StorageFull, match=f"before-{LAST + 1}"):
+        await SqliteStore(data, scripts=[*RELEASED, NEXT]).open()
     monkeypatch.undo()
-    assert version(data) == 1
+    assert version(data) == LAST
     await open_and_close(data)
 
 
 async def test_an_older_dispatch_refuses_a_newer_directory_and_leaves_it(data: Path) -> None:
-    await open_and_close(data, SECOND)
+    await open_and_close(data, NEXT)
     before = (data / "dispatch.db").read_bytes()
-    store = SqliteStore(data, scripts=migrations()[:1])
-    with pytest.raises(StorageFailed, match=r"newer dispatch \(its schema is 2.*up to 1\)"):
+    store = SqliteStore(data, scripts=RELEASED)
+    with pytest.raises(
+        StorageFailed, match=rf"newer dispatch \(its schema is {LAST + 1}.*up to {LAST}\)"
+    ):
         await store.open()
     assert (data / "dispatch.db").read_bytes() == before
+
+
+FIRST_ROWS = """
+INSERT INTO conversation (
+    key, account, id, session, workspace, status, visibility, user, created_at_ms, active_at_ms,
+    last_seq, last_offset, epoch, title, last_message, details
+) VALUES (
+    1, 'acme', 'c1', 's1', 'default', 'idle', 'account', 'ann', 1, 2, 3, 0, 1, 'Title', '', x'7b7d'
+);
+INSERT INTO cursor (conversation, user, seq) VALUES (1, 'ann', 3);
+"""
+
+
+async def test_a_directory_of_the_first_schema_keeps_what_is_in_it_and_takes_timelines(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "first"
+    data.mkdir()
+    path = data / "dispatch.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        sqlite_schema.create(connection, RELEASED[:1])
+        connection.executescript(FIRST_ROWS)
+    assert version(data) == 1
+    store = SqliteStore(data)
+    opened = await store.open()
+    try:
+        found = await store.conversation(ACCOUNT, ConversationId("c1"))
+        assert found is not None
+        assert (found.key, found.title, found.last_seq) == (1, "Title", 3)
+        assert await store.read_cursor(found.key, ANN) == 3
+        assert opened.next_key == 2
+        await store.commit(Batch(timelines=[timeline(41)], timeline_events=[told(5, 41)]))
+        assert await store.stream_head("stream 41") == 5
+        assert (await store.log("stream 41", 0, 9)).floor == 0
+    finally:
+        await store.close()
+    assert version(data) == LAST
+    assert version_of_copy(data) == 1
+
+
+def version_of_copy(data: Path) -> object:
+    return read(data / "dispatch.db.before-2", "PRAGMA user_version")[0]
 
 
 KILLED_AT = """
@@ -175,7 +223,7 @@ import asyncio, os, signal, sqlite3, sys
 from pathlib import Path
 from dispatch.storage import sqlite_schema
 from dispatch.storage.sqlite import SqliteStore
-from tests.storage.test_sqlite_upgrade import SECOND, THIRD
+from tests.storage.test_sqlite_upgrade import NEXT, AFTER_NEXT
 
 steps = int(sys.argv[2])
 apply = sqlite_schema._apply
@@ -193,7 +241,7 @@ def watched(connection, migration):
     apply(connection, migration)
 
 sqlite_schema._apply = watched
-store = SqliteStore(Path(sys.argv[1]), scripts=[*sqlite_schema.migrations()[:1], SECOND, THIRD])
+store = SqliteStore(Path(sys.argv[1]), scripts=[*sqlite_schema.migrations(), NEXT, AFTER_NEXT])
 asyncio.run(store.open())
 os._exit(0)
 """
@@ -213,12 +261,12 @@ async def test_a_migration_killed_anywhere_is_whole_or_absent(data: Path, tmp_pa
         reached = version(copy)
         seen.add(reached)
         tables = read(copy / "dispatch.db", "SELECT name FROM sqlite_schema WHERE name = 'flavour'")
-        assert tables == ([] if reached == 1 else ["flavour"])
+        assert tables == ([] if reached == LAST else ["flavour"])
         # Whatever it left is taken up and finished.
-        store = SqliteStore(copy, scripts=[*migrations()[:1], SECOND, THIRD])
+        store = SqliteStore(copy, scripts=[*RELEASED, NEXT, AFTER_NEXT])
         await store.open()
         await store.close()
-        assert version(copy) == 3
+        assert version(copy) == LAST + 2
         assert read(copy / "dispatch.db", "SELECT name FROM flavour") == ["salt", "pepper"]
         assert read(copy / "dispatch.db", "PRAGMA integrity_check") == ["ok"]
-    assert {1, 3} <= seen
+    assert {LAST, LAST + 2} <= seen
