@@ -1,7 +1,8 @@
 """What a person types: `dispatch …`.
 
-`commands` are the commands, `screen` what they print (for people on a terminal, JSON lines in a
-pipe), `usage` their options, failures and exit codes, `redaction` keeps secrets out of both.
+`commands`, `local` and `respond` are the commands, `screen` what they print (for people on a
+terminal, JSON lines in a pipe), `usage` their options, failures and exit codes, `redaction` keeps
+secrets out of both.
 Invariant: an error is one clear line and an exit code, never a traceback.
 """
 

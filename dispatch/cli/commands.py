@@ -1,23 +1,26 @@
 """What a person types: `dispatch serve`, `send`, `watch`, `history`, `list` and the rest.
 
 Neighbours: `compose` builds the daemon, `client` talks to one, `screen` shows, `usage` says how a
-command is asked and how it fails. Each command imports what it needs, so that `--help` is there at
-once.
+command is asked and how it fails; `local`, `respond`, `groups` and `chats` have more commands.
+Each command imports what it needs, so that `--help` is there at once.
 Invariant: what goes wrong is one line on standard error, never a traceback.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import secrets
 import sys
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from dispatch.cli.chats import chats
+from dispatch.cli.groups import groups
+from dispatch.cli.local import backup, check_data, config, token
+from dispatch.cli.respond import respond
 from dispatch.cli.usage import (
     FAILED,
     INTERRUPTED,
@@ -27,14 +30,12 @@ from dispatch.cli.usage import (
     checked,
     config_option,
     conversation_argument,
-    data_directory,
     data_option,
     failure_of,
     json_option,
     run,
     standard_input,
     url_option,
-    visible,
 )
 from dispatch.errors import DispatchError
 
@@ -100,11 +101,12 @@ def serve(config: Path | None, **flags: object) -> None:
 
     from dispatch.settings import load_settings
 
-    settings = load_settings(config=config, flags=flags)
+    read = partial(load_settings, config=config, flags=flags)
+    settings = read()
     # Behind the settings: a wrong one is told at once, and compose imports all of the daemon.
     from dispatch import compose
 
-    click.get_current_context().exit(anyio.run(compose.serve, settings))
+    click.get_current_context().exit(anyio.run(compose.serve, settings, read))
 
 
 @cli.command(short_help="Send TEXT and show the answer as it comes.")
@@ -212,7 +214,8 @@ def history(conversation: str, limit: int | None, url: str, as_json: bool) -> No
     if not is_text(as_json):
         write_json(*page.chunks)
         return
-    Talk().chunks(page.chunks)
+    ends = ask(url, lambda http: http.outcomes(conversation)) if page.chunks else {}
+    Talk().history(page.chunks, {seq: end for seq, end in ends.items() if end in UNFINISHED})
     if not page.chunks:
         note("nothing was said yet, or the turn is still running (dispatch watch shows it)")
 
@@ -264,109 +267,8 @@ def agents(url: str, as_json: bool) -> None:
         write_json(*({"model": name} for name in models))
 
 
-@cli.group(cls=Commands)
-def config() -> None:
-    """The daemon's configuration."""
-
-
-@config.command("check")
-@config_option
-@json_option
-def check_config(config: Path | None, as_json: bool) -> None:
-    """Check the configuration and show what would be in force, secrets left out."""
-    from dispatch.cli.redaction import redacted, toml_lines
-    from dispatch.cli.screen import is_text, show_settings, write_json
-    from dispatch.settings import load_settings
-
-    settings = load_settings(config=config)
-    if is_text(as_json):
-        defaults = toml_lines(redacted(load_settings(environment={})))
-        show_settings(toml_lines(redacted(settings)), set(defaults))
-    else:
-        write_json(redacted(settings))
-
-
-@cli.command("check", short_help="Verify every invariant of a data directory.")
-@data_option
-@config_option
-@json_option
-def check_data(data: Path | None, config: Path | None, as_json: bool) -> None:
-    """Verify every invariant of a data directory; exit 1 if one is broken."""
-    from dispatch.cli.screen import is_text, write_json
-
-    directory = data_directory(data, config)
-    from dispatch import compose
-
-    findings = compose.verify(directory)
-    if not is_text(as_json):
-        write_json(*({"finding": finding} for finding in findings))
-        write_json({"data": str(directory), "ok": not findings, "findings": len(findings)})
-    else:
-        for finding in findings:
-            click.secho(f"! {visible(finding)}", fg="red")
-        found = f"{len(findings)} finding{'s' * (len(findings) > 1)}" if findings else "in order"
-        click.echo(f"{directory}: {found}")
-    click.get_current_context().exit(FAILED if findings else 0)
-
-
-@cli.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
-@data_option
-@config_option
-@json_option
-def backup(file: Path, force: bool, data: Path | None, config: Path | None, as_json: bool) -> None:
-    """Copy the database to FILE, also while the daemon runs."""
-    from dispatch.cli.screen import is_text, write_json
-
-    directory = data_directory(data, config)
-    if file.exists() and not force:
-        raise Failure(f"{file} exists; --force replaces it")
-    from dispatch import compose
-
-    compose.backup(directory, file)
-    size = file.stat().st_size
-    if is_text(as_json):
-        click.echo(f"{file}: {size:,} bytes")
-    else:
-        write_json({"file": str(file), "bytes": size})
-
-
-@cli.command()
-@click.option("--user", default="local", show_default=True, help="Whom the token stands for.")
-@click.option("--account", default="local", show_default=True, help="The account of the user.")
-@click.option(
-    "--rights",
-    multiple=True,
-    type=click.Choice(["watch", "send", "admin"]),
-    default=["watch", "send"],
-    show_default=True,
-    help="Once for each right.",
-)
-@json_option
-def token(user: str, account: str, rights: tuple[str, ...], as_json: bool) -> None:
-    """Make a token, and the configuration that accepts it.
-
-    The token is shown this once; the configuration holds only its digest.
-    """
-    from dispatch.cli.redaction import toml_value
-    from dispatch.cli.screen import is_text, write_json
-
-    # 256 bits: not to be guessed, so the digest needs neither salt nor cost.
-    secret = secrets.token_urlsafe(32)
-    entry = {
-        "sha256": hashlib.sha256(secret.encode()).hexdigest(),
-        "account": account,
-        "user": user,
-        "rights": list(dict.fromkeys(rights)),
-    }
-    if not is_text(as_json):
-        write_json({"token": secret, **entry})
-        return
-    click.echo(f"token (shown only now; clients take it from DISPATCH_TOKEN):\n\n  {secret}\n")
-    click.echo("for the daemon's configuration file:\n\n  [[auth.tokens]]")
-    for name, value in entry.items():
-        click.echo(f"  {name} = {toml_value(value)}")
+for _command in (respond, config, check_data, backup, token, groups, chats):
+    cli.add_command(_command)
 
 
 def _output(as_json: bool, *, is_sender: bool = False) -> Output:

@@ -9,7 +9,7 @@ Invariant: no control character passes `visible` but newline and tab, none at al
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -114,6 +114,7 @@ class Talk:
         self._is_sender = is_sender
         self._run = ""
         self._is_lost = False
+        self._has_failed = False
         self._at_line_start = True
         self._is_empty = True
         # Tools whose output was shown as it came.
@@ -158,6 +159,16 @@ class Talk:
         for line in lines:
             self._chunk(line.role, line.chunk)
 
+    def history(self, chunks: Iterable[StoredChunk], unfinished: Mapping[int, str]) -> None:
+        """Show kept history; `unfinished`: how turns ended that did not, by their last seq."""
+        for chunk in chunks:
+            self._chunk(chunk.role, chunk.chunk)
+            end = unfinished.get(chunk.seq)
+            # An error is its own mark.
+            if end == "aborted" or (end and not isinstance(chunk.chunk, ErrorChunk)):
+                self._line(f"({end})", "yellow")
+                self.end_line()
+
     def end_line(self) -> None:
         """Leave the cursor at the start of a line."""
         if not self._at_line_start:
@@ -184,11 +195,16 @@ class Talk:
                 self._told.discard(call)
             case ErrorEvent(message=message):
                 self._line(f"error: {message}", "bold red")
+                self._has_failed = True
             case ProviderRetry(message=message, delay_ms=delay):
                 self._line(f"the provider failed; again in {delay / 1000:.0f} s: {message}", "dim")
             case Done(reason=reason):
-                if reason not in {"stop", "error"}:
+                # What an error said of the end is not told twice.
+                if reason not in {"stop", "error"} and not (
+                    self._has_failed and reason == "interrupted"
+                ):
                     self._line(f"({reason})", "yellow")
+                self._has_failed = False
             case TurnSealed():
                 self.end_line()
             case _:
@@ -278,7 +294,7 @@ def show_conversations(
         note(nothing if search is None else f'nothing matches "{search}"')
         return
     styles = {"active": "green", "closed": "dim"}
-    _show_rows(
+    show_rows(
         ("conversation", "status", "active", "title"),
         [
             (c.id, c.status, ago(c.last_activity_at, now), " ".join(c.title.split()) or "-")
@@ -294,7 +310,7 @@ def show_models(models: Sequence[str]) -> None:
     for name in models:
         agent, _, model = name.partition("/")
         agents.setdefault(agent, []).extend([model] if model else [])
-    _show_rows(
+    show_rows(
         ("agent", "models"),
         [(agent, ", ".join(names) or "-") for agent, names in agents.items()],
         [""] * len(agents),
@@ -307,7 +323,6 @@ def show_settings(lines: Iterable[str], defaults: set[str]) -> None:
     for line in lines:
         style = "dim" if line in defaults else "bold"
         console.print(RichText(visible(line), style), soft_wrap=True)
-    note("in order; what differs from the defaults is bold")
 
 
 def ago(epoch_ms: float, now: datetime) -> str:
@@ -320,9 +335,7 @@ def ago(epoch_ms: float, now: datetime) -> str:
     return "just now"
 
 
-def _show_rows(
-    heading: Sequence[str], rows: Iterable[Sequence[str]], styles: Iterable[str]
-) -> None:
+def show_rows(heading: Sequence[str], rows: Iterable[Sequence[str]], styles: Iterable[str]) -> None:
     """A table whose last column takes what is left; the first ones are copied, so never cut."""
     console = Console(highlight=False)
     shown = [[visible(cell) for cell in row] for row in (heading, *rows)]

@@ -22,7 +22,7 @@ import click
 from dispatch.errors import DispatchError
 
 if TYPE_CHECKING:
-    from dispatch.client import HttpApi
+    from dispatch.client import HttpApi, Options
 
 T = TypeVar("T")
 
@@ -104,9 +104,20 @@ def checked(kind: str) -> Callable[[click.Context, click.Parameter, str | None],
     return check
 
 
+def _checked_url(_: click.Context, __: click.Parameter, url: str) -> str:
+    from dispatch.client.dial import Address
+
+    try:
+        Address.parse(url)
+    except DispatchError as error:
+        raise click.BadParameter(error.message) from error
+    return url
+
+
 url_option = click.option(
     "--url",
     metavar="URL",
+    callback=_checked_url,
     envvar="DISPATCH_URL",
     default="http://127.0.0.1:8765",
     show_default=True,
@@ -152,11 +163,17 @@ def data_directory(data: Path | None, config: Path | None) -> Path:
 
 def ask(url: str, question: Callable[[HttpApi], Awaitable[T]]) -> T:
     """One HTTP exchange."""
+    http = api(url)
+    return run(lambda: question(http))
+
+
+def api(url: str, options: Options | None = None, *, read_attempts: int = 1) -> HttpApi:
+    """The daemon's HTTP, with the token of the environment."""
     from dispatch.client import HttpApi
     from dispatch.client.dial import Address
 
-    http = HttpApi(Address.parse(url, os.environ.get("DISPATCH_TOKEN") or None))
-    return run(lambda: question(http))
+    address = Address.parse(url, os.environ.get("DISPATCH_TOKEN") or None)
+    return HttpApi(address, options, read_attempts=read_attempts)
 
 
 def run(work: Callable[[], Awaitable[T]]) -> T:

@@ -5,11 +5,13 @@
 
 `session` is the connection that survives connections, `follow` iterates a conversation, `answer`
 joins the two; `cursor` is what a follower knows, `http` what is asked once, `frames` the wire.
+`groups` and `chats` are the other two dialects, over HTTP and the event streams of `events`.
 Invariant: a send is carried out once or raises, and an iterator yields every event once, in order,
 or a `Snapshot` in place of those that are gone.
 """
 
 from dispatch.client.answer import Answer, Transcript, answer, ask
+from dispatch.client.chats import ChatApi
 from dispatch.client.dial import Options
 from dispatch.client.failures import CannotConnect, ConnectionLost, ServerError
 from dispatch.client.follow import Follow
@@ -30,6 +32,7 @@ from dispatch.client.frames import (
     Truncated,
     UnknownEvent,
 )
+from dispatch.client.groups import GroupApi
 from dispatch.client.http import ConversationSummary, HistoryPage, HttpApi
 from dispatch.client.session import Client, SendFields
 
@@ -37,12 +40,14 @@ __all__ = [
     "Accepted",
     "Answer",
     "CannotConnect",
+    "ChatApi",
     "Client",
     "ConnectionLost",
     "ConversationSummary",
     "Delta",
     "Follow",
     "Forked",
+    "GroupApi",
     "Hello",
     "History",
     "HistoryPage",

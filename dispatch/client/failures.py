@@ -64,15 +64,24 @@ OUR_FAULT: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, 
 
 
 def failure_from_wire(
-    message: str, code: str | None, *, retryable: bool = False, retry_after_ms: int | None = None
+    message: str,
+    code: str | None,
+    *,
+    status: int = 0,
+    retryable: bool = False,
+    retry_after_ms: int | None = None,
 ) -> DispatchError:
-    """The error that the daemon raised, from its published code."""
+    """The error that the daemon raised, from its published code; `status`: of HTTP, if it was."""
     kind = _BY_CODE.get(code or "")
+    # A dialect has codes of its own for what every dialect knows, such as GROUP_NOT_FOUND.
+    alike = _BY_STATUS.get(status) if kind is None and code else None
     error = (
         ServerError(message, code=code or "refused", retryable=retryable)
-        if kind is None
-        else DispatchError.__new__(kind)
+        if kind is None and alike is None
+        else DispatchError.__new__(kind or alike or ServerError)
     )
+    if alike is not None:
+        error.__dict__["code"] = code
     # Past the subclasses' own constructors, whose texts and arguments are for the daemon.
     DispatchError.__init__(error, message, retry_after_ms=retry_after_ms)
     return error

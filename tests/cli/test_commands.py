@@ -116,6 +116,24 @@ def test_a_turn_is_shown_with_its_thinking_its_tools_and_its_errors(start: Start
 
 
 @pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(
+    ("events", "shown"),
+    [
+        ([{"type": "error", "message": "the daemon ended"}], ["error: the daemon ended"]),
+        ([], ["(interrupted)"]),
+    ],
+)
+def test_what_an_interruption_says_is_not_told_twice(
+    start: Start, events: list[Frame], shown: list[str]
+) -> None:
+    events = [*events, {"type": "done", "reason": "interrupted"}, {"type": "turn-sealed"}]
+    frames = [delta(n, "t1", event) for n, event in enumerate(events, 1)]
+    result = dispatch("send", "hi", url=start(answering(*frames)).url)
+    assert result.stdout.splitlines() == shown
+    assert result.exit_code == 1
+
+
+@pytest.mark.usefixtures("terminal")
 def test_a_question_of_the_agent_is_shown_with_its_choices(start: Start) -> None:
     request = {
         "type": "chat.request",
@@ -203,7 +221,14 @@ def test_no_daemon_is_an_exit_code_of_its_own(nowhere: str) -> None:
         ["watch", "c", "--after", "12"],
         ["watch", "c", "--after", "g:1", "--history"],
         ["history", "c", "--limit", "0"],
+        ["list", "--url", "foo"],
+        ["send", "hi", "--url", "ftp://127.0.0.1"],
         ["serve", "--port", "65536"],
+        ["respond", "c", "r"],
+        ["respond", "c", "", "--approve"],
+        ["respond", "c", "r", "--answer", "no equals"],
+        ["respond", "c", "r", "--answer", "a=b", "--deny"],
+        ["respond", "c", "r", "--cancel", "--option", "o"],
         ["dance"],
     ],
 )

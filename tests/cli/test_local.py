@@ -4,6 +4,7 @@ import hashlib
 import sys
 import tomllib
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from dispatch import cli as command_line
 from dispatch.cli import screen
 from dispatch.cli.redaction import redacted, toml_lines
+from dispatch.errors import ConfigError
 from dispatch.settings import load_settings
 from tests.client.command import dispatch, lines
 
@@ -24,7 +26,7 @@ port = 9000
 default_agent = "model"
 [agents.model]
 kind = "command"
-command = ["run", "--api-key=sk-123", "--verbose"]
+command = ["env", "--api-key=sk-123", "--verbose"]
 api_key = "sk-456"
 env = { TOKEN = "sk-789", HOME = "/home/x" }
 proxy = "https://me:sk-000@proxy.example"
@@ -37,11 +39,12 @@ def test_config_check_shows_what_is_in_force_without_its_secrets(tmp_path: Path)
     path = tmp_path / "dispatch.toml"
     path.write_text(CONFIGURATION)
     result = dispatch("config", "check", "--config", str(path))
-    assert result.exit_code == 0
-    assert "sk-" not in result.stdout
+    # No agent takes an `api_key`, and what it was is not told.
+    assert (result.exit_code, result.stderr.count("api_key")) == (1, 1)
+    assert "sk-" not in result.output
     [shown] = lines(result)
     assert shown["port"] == 9000
-    assert shown["agents"]["model"]["command"] == ["run", "--api-key=***", "--verbose"]
+    assert shown["agents"]["model"]["command"] == ["env", "--api-key=***", "--verbose"]
     assert shown["agents"]["model"]["env"] == {"TOKEN": "***", "HOME": "***"}
     assert shown["auth"]["tokens"][0]["user"] == "ann"
     assert shown["limits"]["auth_seconds_max"] == 10
@@ -56,6 +59,66 @@ def test_config_check_writes_toml_for_people(tmp_path: Path) -> None:
     assert read["agents"]["model"]["api_key"] == "***"
     assert read["limits"]["frame_bytes_max"] == 1_048_576
     assert "sk-" not in result.output
+
+
+REFUSED = """
+default_agent = "program"
+[agents.program]
+kind = "command"
+command = []
+[agents.module]
+kind = "python"
+target = "no_such_module:answer"
+[agents.shape]
+kind = "parrot"
+[agents.echo]
+kind = "echo"
+[auth.jwt]
+algorithm = "HS256"
+secret_env = "NO_SUCH_VARIABLE"
+audience = "dispatch"
+issuer = "https://id.example/"
+"""
+
+
+def test_config_check_refuses_what_serve_would_with_every_reason(tmp_path: Path) -> None:
+    path = tmp_path / "dispatch.toml"
+    path.write_text(f"data = '{tmp_path / 'data'}'\n{REFUSED}")
+    result = dispatch("config", "check", "--config", str(path))
+    assert result.exit_code == 1
+    told = result.stderr.splitlines()
+    assert len(told) == 4
+    for line, name in zip(told, ("program", "module", "shape", "secret_env"), strict=True):
+        assert line.startswith("dispatch: ")
+        assert name in line
+    assert len(lines(result)) == 1
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("DISPATCH_PROT", "; is DISPATCH_PORT meant?"),
+        ("DISPATCH_LIMIT__FRAME_BYTES_MAX", "; is DISPATCH_LIMITS meant?"),
+        ("DISPATCH_COLOUR_OF_THE_PAGE", ""),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_refused_by_name(name: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_settings(environment={name: "1"})
+    assert refused.value.message == f"{name} in the environment is no setting{hint}"
+
+
+def test_the_environment_may_hold_what_is_for_clients_agents_and_tests() -> None:
+    names = ("DISPATCH_TOKEN", "DISPATCH_URL", "DISPATCH_SIMULATION_SEEDS", "DISPATCH_PROCESS")
+    assert load_settings(environment=dict.fromkeys(names, "1")) == load_settings(environment={})
+
+
+def test_lists_come_out_of_the_environment_with_commas() -> None:
+    environment = {"DISPATCH_HOSTS": "chat.example, a.example,", "DISPATCH_ORIGINS": ""}
+    settings = load_settings(environment=environment)
+    assert settings.hosts == ("chat.example", "a.example")
+    assert settings.origins == ()
 
 
 def test_the_settings_that_are_shown_are_settings_again(tmp_path: Path) -> None:
@@ -137,7 +200,8 @@ def test_serve_hands_flags_over_the_environment_to_the_daemon(
 ) -> None:
     given_settings: list[object] = []
 
-    async def serve(settings: object) -> int:
+    async def serve(settings: object, read_again: Callable[[], object]) -> int:
+        assert read_again() == settings
         given_settings.append(settings)
         return 7
 

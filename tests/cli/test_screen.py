@@ -1,5 +1,6 @@
 """What a person sees of lists and history, and that nothing they see can harm the terminal."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -82,7 +83,7 @@ def test_history_shows_every_kind_of_chunk(http: HttpServer) -> None:
         ("assistant", {"type": "error", "message": "too long"}),
     ]
     chunks = [{"seq": n, "role": role, "chunk": c} for n, (role, c) in enumerate(said, 1)]
-    http.answers = [(200, {"chunks": chunks, "latestSeq": 8})]
+    http.answers = [(200, {"chunks": chunks, "latestSeq": 8}), (200, b"")]
     shown = dispatch("history", "c", url=http.url).stdout.splitlines()
     assert shown == [
         "> look",
@@ -97,6 +98,27 @@ def test_history_shows_every_kind_of_chunk(http: HttpServer) -> None:
     ]
 
 
+@pytest.mark.usefixtures("terminal")
+def test_history_marks_turns_that_did_not_finish(http: HttpServer) -> None:
+    ends = ["completed", "aborted", "interrupted", "error"]
+    chunks: list[Frame] = []
+    export = b'{"type":"conversation"}\n'
+    for number, end in enumerate(ends):
+        for role, said in (("user", "go"), ("assistant", end)):
+            chunk = {"type": "text", "text": said}
+            chunks.append({"seq": len(chunks) + 1, "role": role, "chunk": chunk})
+        turn = {"turnId": f"t{number}", "outcome": end, "firstSeq": 2 * number + 1}
+        line = json.dumps({"type": "turn", **turn, "chunkCount": 2}, separators=(",", ":"))
+        export += line.encode() + b'\n{"type":"chunk","seq":1}\n'
+    # Its last word says how it ended.
+    chunks[-1]["chunk"] = {"type": "error", "message": "failed"}
+    http.answers = [(200, {"chunks": chunks, "latestSeq": 8}), (200, export)]
+    shown = dispatch("history", "c", url=http.url).stdout
+    assert " ".join(shown.split()) == (
+        "> go completed > go aborted (aborted) > go interrupted (interrupted) > go error: failed"
+    )
+
+
 @pytest.mark.parametrize(("aborted", "shown"), [(True, "stopped"), (False, "nothing was running")])
 def test_stop_says_what_it_did(
     http: HttpServer, monkeypatch: pytest.MonkeyPatch, aborted: bool, shown: str
@@ -106,6 +128,37 @@ def test_stop_says_what_it_did(
     assert lines(dispatch("stop", "c", url=http.url)) == [reply]
     monkeypatch.setattr(screen, "is_text", lambda as_json: not as_json)
     assert dispatch("stop", "c", url=http.url).stdout == f"{shown}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "body"),
+    [
+        (["--approve"], {"approved": True}),
+        (["--deny", "--reason", "no"], {"approved": False, "reason": "no"}),
+        (["--option", "always"], {"optionId": "always"}),
+        (["--approve", "--option", "always"], {"approved": True, "optionId": "always"}),
+        (["--decline"], {"action": "decline"}),
+        (["--cancel"], {"action": "cancel"}),
+        (
+            ["--answer", "who=me=you", "--answer", "sure=true", "--accept"],
+            {"action": "accept", "answers": {"who": "me=you", "sure": True}},
+        ),
+        (["--answer", "who="], {"action": "accept", "answers": {"who": ""}}),
+    ],
+)
+def test_respond_answers_a_question_of_the_agent(
+    http: HttpServer, monkeypatch: pytest.MonkeyPatch, words: list[str], body: dict[str, object]
+) -> None:
+    http.answers = [(200, {}), (200, {})]
+    command = ["respond", "c", "r/1", *words]
+    assert lines(dispatch(*command, url=http.url)) == [
+        {"conversationId": "c", "requestId": "r/1", "outcome": "answered"}
+    ]
+    assert http.seen == [
+        ("POST", "/conversations/c/requests/r%2F1", {"requestId": "r/1", **body}, None)
+    ]
+    monkeypatch.setattr(screen, "is_text", lambda as_json: not as_json)
+    assert dispatch(*command, url=http.url).stdout == "answered\n"
 
 
 def test_agents_are_listed_as_model_takes_them(

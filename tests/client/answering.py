@@ -13,7 +13,10 @@ Answer = tuple[int, object]
 
 
 class HttpServer(ThreadingHTTPServer):
-    """Answers in the order given; `seen`: (method, path, body, authorization)."""
+    """Answers in the order given; `seen`: (method, path, body, authorization).
+
+    `cursors`: the `Last-Event-ID` of each request.
+    """
 
     daemon_threads = True
 
@@ -21,6 +24,7 @@ class HttpServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answers: list[Answer] = []
         self.seen: list[tuple[str, str, object, str | None]] = []
+        self.cursors: list[str | None] = []
 
     @property
     def url(self) -> str:
@@ -39,6 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(size)) if size else None
         seen = (self.command, self.path, body, self.headers["Authorization"])
         self.server.seen.append(seen)
+        self.server.cursors.append(self.headers["Last-Event-ID"])
         status, answer = self.server.answers.pop(0)
         if status == 0:
             # Hangs up without an answer, as a daemon that is killed does.
@@ -46,12 +51,14 @@ class _Handler(BaseHTTPRequestHandler):
         content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
+        is_stream = isinstance(answer, bytes) and not answer.startswith(b"<")
+        self.send_header("Content-Type", "text/event-stream" if is_stream else "application/json")
         if status == 302:
             self.send_header("Location", "http://127.0.0.1:1/elsewhere")
         self.end_headers()
         self.wfile.write(content)
 
-    do_POST = do_GET
+    do_POST = do_PATCH = do_DELETE = do_GET
 
     def log_message(self, *_: object) -> None:
         pass

@@ -6,6 +6,8 @@ here it is shown that the daemon which `compose` puts together has that edge in 
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -34,7 +36,7 @@ from tests.e2e.attackers import (
     wire_of,
 )
 from tests.e2e.conftest import StartDaemon
-from tests.e2e.process import DaemonProcess
+from tests.e2e.process import POLL_SECONDS, DaemonProcess
 from tests.e2e.wire import Wire, old_wire, v1_wire
 
 SECRET = "a-secret-of-the-tests-that-is-long-enough"
@@ -216,6 +218,35 @@ async def in_process(settings: Settings) -> AsyncIterator[Daemon]:
     async with running(settings) as daemon:
         yield daemon
         await daemon.drain(0)
+
+
+async def test_a_hang_up_signal_takes_over_the_tokens_as_they_are_written_now(
+    start_daemon: StartDaemon,
+) -> None:
+    """10: and a file that cannot be read, or shuts everybody out, changes nothing."""
+    people = (("a", "ann", "watch send"), ("b", "bob", "watch send"))
+    daemon = await start_daemon(auth(people[0]))
+
+    async def reload(text: str, event: str) -> None:
+        told = daemon.log.count(event)
+        daemon.config.write_text(text)
+        os.kill(daemon.pid, signal.SIGHUP)
+        with anyio.fail_after(CLOSED_SECONDS):
+            while daemon.log.count(event) == told:
+                await anyio.sleep(POLL_SECONDS)
+
+    async with wire_of(daemon.url, "a", "ann") as ann:
+        await reload("port = what", "auth.not_reloaded")
+        await reload("", "auth.not_reloaded")
+        assert await pong(ann) == []
+        await reload(auth(*people), "auth.reloaded")
+        async with wire_of(daemon.url, "b", "bob") as bob:
+            assert await pong(bob) == []
+            assert await pong(ann) == []
+            await reload(auth(people[1]), "auth.reloaded")
+            assert await closed_with(ann) == 4500
+            assert await pong(bob) == []
+    assert await daemon.stop() == 0
 
 
 async def test_a_token_that_is_removed_takes_its_connections_along(tmp_path: Path) -> None:

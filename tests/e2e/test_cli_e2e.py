@@ -188,6 +188,8 @@ async def test_a_second_daemon_on_the_same_data_or_port_is_told_why_not(
     port = daemon.url.rpartition(":")[2]
     same_data = await run("", "serve", "--port", "0", "--data", str(daemon.data))
     same_port = await run("", "serve", "--port", port, "--data", str(tmp_path / "other"))
+    assert f"port {port} on" in same_port.stderr
+    assert "--port" in same_port.stderr
     for ended in (same_data, same_port):
         assert ended.returncode == 1
         assert ended.stderr.splitlines()[-1].startswith("dispatch: ")

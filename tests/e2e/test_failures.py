@@ -276,7 +276,8 @@ async def check_everything_ran_once(daemon: DaemonProcess) -> None:
             chunks = await history(daemon, conversation)
             users = [said for said in chunks if said in ("go", "3")]
             assert users == ["go", "3"], chunks
-            assert chunks.count("error") == 1 or chunks[-1] == "0 1 2 "
+            # The first was interrupted; the one behind it ran, or was interrupted by the next kill.
+            assert (chunks.count("error"), chunks[-1]) in ((1, "0 1 2 "), (2, "error")), chunks
             await wire.send(
                 type="chat.send", conversationId=conversation, message="go", clientMessageId="first"
             )

@@ -10,7 +10,7 @@ import httpx
 from tests.e2e.agents import config
 from tests.e2e.conftest import StartDaemon
 from tests.e2e.process import DaemonProcess
-from tests.e2e.wire import Frame, Wire, events, text, v1_wire
+from tests.e2e.wire import Frame, Wire, events, old_wire, text, v1_wire
 
 
 def positions(frames: list[Frame]) -> list[int]:
@@ -296,6 +296,47 @@ async def test_broadcasts_reach_only_those_that_asked(daemon: DaemonProcess) -> 
         assert told["title"] == "A name"
         await silent.send(type="ping")
         assert (await silent.next())["type"] == "pong"
+
+
+async def test_a_daemon_that_drains_still_answers_and_starts_nothing(
+    start_daemon: StartDaemon,
+) -> None:
+    """A probe sees that it is not ready, and a late device how the running turn ends."""
+    daemon = await start_daemon(config("endless", more="drain_seconds = 60"))
+    codes: list[int] = []
+
+    async def stop() -> None:
+        codes.append(await daemon.stop())
+
+    async with v1_wire(daemon.url) as wire:
+        await wire.send(type="chat.send", conversationId="c", message="go")
+        await wire.until_event("text-delta")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stop)
+            status = 200
+            with anyio.fail_after(10):
+                while status == 200:
+                    async with httpx.AsyncClient(base_url=daemon.url) as probe:
+                        status = (await probe.get("/ready")).status_code
+            assert status == 503
+            async with (
+                v1_wire(daemon.url) as late,
+                old_wire(daemon.url) as old,
+                httpx.AsyncClient(base_url=daemon.url) as http,
+            ):
+                refused = await http.post("/chat", json={"message": "no", "conversationId": "d"})
+                assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+                await subscribe(late, "c")
+                await late.send(type="chat.send", conversationId="d", message="no", ref="r")
+                error = await late.until_type("chat.error")
+                assert (error["code"], error["retryable"]) == ("unavailable", True)
+                await late.send(type="chat.stop", conversationId="c")
+                seen = events(await late.until_event("turn-sealed"))
+                await late.socket.wait_closed()
+                await old.socket.wait_closed()
+            assert (late.socket.close_code, old.socket.close_code) == (4001, 1001)
+    assert seen[-2]["reason"] == "aborted"
+    assert codes == [0]
 
 
 async def test_sigterm_drains_seals_and_says_that_it_goes_away(start_daemon: StartDaemon) -> None:
