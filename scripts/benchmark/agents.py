@@ -105,6 +105,15 @@ async def short(request: TurnRequest) -> AsyncIterator[TextDelta]:
         yield TextDelta(text)
 
 
+async def tokens(request: TurnRequest) -> AsyncIterator[TextDelta]:
+    """`COUNT RATE`: so many tokens, so many a second; a member of a group."""
+    count, rate = (int(word) for word in request.message.split())
+    began = time.monotonic()
+    for number in range(count):
+        yield TextDelta("token ")
+        await anyio.sleep(max(0.0, began + (number + 1) / rate - time.monotonic()))
+
+
 class Peer(asyncio.Protocol):
     """A publisher (a WebSocket whose frames are `NAME PAYLOAD`) or a questioner (lines)."""
 

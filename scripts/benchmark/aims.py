@@ -54,6 +54,9 @@ AIMS: Final = (
     Aim("broker-turns", "turns_s", "at least", 2_500, "sealed turns/s, whole broker"),
     Aim("first-delta", "p50_ms", "at most", 3, "ms p50 to a durable first delta, idle"),
     Aim("first-delta", "p99_ms", "at most", 10, "ms p99 to a durable first delta, idle"),
+    Aim("group", "ws_ratio", "at most", 1.3, "x native, a group over WebSocket"),
+    Aim("group", "sse_ratio", "at most", 3, "x native, a group over SSE"),
+    Aim("chat-list", "p99_ms", "at most", 20, "ms p99 for a page of 10,000 chat sessions"),
     Aim("restart", "ready_seconds", "at most", 1, "s from kill -9 to ready"),
     Aim("garbage", "longest_ms", "at most", 10, "ms, longest GC pause at 8,000 connections"),
     # Some objects come and go by chance; one in a hundred connections is none of them.

@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Final
 
 from scripts.benchmark import machine
+from scripts.benchmark.chats import chat_list
 from scripts.benchmark.client import Client, Crowd, Publisher, Questions
 from scripts.benchmark.dispatched import Daemon, conversation, daemon
 from scripts.benchmark.generator import Failed, Figures
+from scripts.benchmark.groups import group
 
 INSIDE_SECONDS: Final = 4.0
 INSIDE_SECONDS_MAX: Final = 120.0
@@ -268,6 +270,23 @@ ROWS: Final = (
         "objects_each",
         "objects",
         closed,
+        rounds=1,
+        rounds_quick=0,
+    ),
+    AloneRow(
+        "group",
+        "50 members at 50 tokens/s each to 20 devices: SSE ÷ native, µs CPU/delivery",
+        "sse_ratio",
+        "times",
+        group,
+        rounds=2,
+    ),
+    AloneRow(
+        "chat-list",
+        "a page of 50 out of 10,000 chat sessions with unread answers, p50",
+        "p50_ms",
+        "ms",
+        chat_list,
         rounds=1,
         rounds_quick=0,
     ),

@@ -23,7 +23,8 @@ _AT_ONCE: Final = 64
 _READ_BYTES: Final = 256 * 1024
 
 
-def _handshake(port: int, path: str) -> bytes:
+def handshake(port: int, path: str) -> bytes:
+    """The head of an upgrade to `dispatch.v1`."""
     return (
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
         "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -49,7 +50,7 @@ class Client:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS_MAX)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = bytearray()
-        self._socket.sendall(_handshake(port, path))
+        self._socket.sendall(handshake(port, path))
         while b"\r\n\r\n" not in self._buffer:
             self._receive()
         head, _, rest = bytes(self._buffer).partition(b"\r\n\r\n")
@@ -210,7 +211,7 @@ class Crowd:
 
     def _dial(self) -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", self._port), timeout=WAIT_SECONDS_MAX)
-        connection.sendall(_handshake(self._port, "/ws"))
+        connection.sendall(handshake(self._port, "/ws"))
         return connection
 
     def _await(self, connection: socket.socket, words: bytes) -> None:

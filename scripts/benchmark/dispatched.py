@@ -54,16 +54,16 @@ def conversation(number: int) -> str:
 class Daemon:
     """`dispatch serve` in a directory of its own; it may be killed and started again."""
 
-    def __init__(self, scratch: Path, *, storage: str = "sqlite") -> None:
-        """Write the configuration."""
+    def __init__(self, scratch: Path, *, storage: str = "sqlite", members: int = 0) -> None:
+        """Write the configuration; `members` are agents for a group, m00 and on."""
         self.home = Path(tempfile.mkdtemp(prefix="daemon-", dir=scratch))
         self.data = self.home / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
         tables = "".join(
             f'[agents.{name}]\nkind = "python"\npath = "{machine.ROOT}"\n'
-            f'target = "scripts.benchmark.agents:{name}"\n'
-            for name in AGENTS
+            f'target = "scripts.benchmark.agents:{target}"\n'
+            for name, target in _targets(members).items()
         )
         self._config = self.home / "dispatch.toml"
         self._config.write_text(
@@ -134,10 +134,16 @@ class Daemon:
                     client.until(b'"turn-start"')
 
 
+def _targets(members: int) -> dict[str, str]:
+    return {name: name for name in AGENTS} | {f"m{n:02d}": "tokens" for n in range(members)}
+
+
 @contextlib.contextmanager
-def daemon(scratch: Path, *, turns: int = 0, storage: str = "sqlite") -> Iterator[Daemon]:
+def daemon(
+    scratch: Path, *, turns: int = 0, storage: str = "sqlite", members: int = 0
+) -> Iterator[Daemon]:
     """A fresh daemon, with so many turns that wait for the generator's words."""
-    made = Daemon(scratch, storage=storage)
+    made = Daemon(scratch, storage=storage, members=members)
     try:
         made.start()
         if turns:

@@ -25,14 +25,13 @@ from dispatch.core.identity import LOCAL, ConversationId, TurnId
 from dispatch.runtime.clock import SystemClock
 from dispatch.runtime.feed import Feeds
 from dispatch.runtime.journal import Journal, Outbox
+from dispatch.storage.keys import ConversationKey, TurnKey
 from dispatch.storage.port import (
     Batch,
-    ConversationKey,
     ConversationRecord,
     EventRecord,
     Opened,
     Store,
-    TurnKey,
     TurnRecord,
     TurnSeal,
 )
