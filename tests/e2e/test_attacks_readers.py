@@ -212,8 +212,9 @@ def paced(one: bytes) -> Iterator[bytes]:
     while True:
         due = int((time.monotonic() - began) * 900) - sent
         if due > 20:
-            sent += due
-            yield one * due
+            # Never more at once: behind a slow daemon it would be gigabytes of our own.
+            sent += 21
+            yield one * 21
         else:
             time.sleep(POLL_SECONDS)
 
