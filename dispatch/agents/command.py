@@ -1,6 +1,7 @@
 """Agents that are programs, in any language: one process a turn, lines of JSON in and out.
 
-Neighbours: `process` starts, hears and ends the program; `core.events` has the shape of each line.
+Neighbours: `program` finds it, `process` starts, hears and ends it; `core.events` has the shape of
+each line.
 First line in: the turn and its history. Later lines in: `steer` and `respond`. Lines out: events
 without ids, then perhaps `done`. Exit status 0 completes the turn.
 Invariant: what the program writes is data: no line of it, however bad, long or endless, does more
@@ -9,10 +10,6 @@ than end its own turn with an error.
 
 from __future__ import annotations
 
-import os
-import re
-import shlex
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -20,16 +17,9 @@ from typing import Final
 import msgspec
 import structlog
 
-from dispatch.agents.ledger import MARK, ProcessLedger
-from dispatch.agents.lines import Lines, decode_line, encode_line, printable
-from dispatch.agents.options import (
-    AgentOptions,
-    Seconds,
-    check_model,
-    decode_options,
-    resolve_cwd,
-    wrong_option,
-)
+from dispatch.agents.ledger import ProcessLedger
+from dispatch.agents.lines import Lines, decode_line, encode_line
+from dispatch.agents.options import check_model, decode_options
 from dispatch.agents.port import (
     AgentFailure,
     AgentInfo,
@@ -41,16 +31,10 @@ from dispatch.agents.port import (
     Steer,
     TurnRequest,
 )
-from dispatch.agents.process import AgentProcess, Beside, Launch, leash, running
+from dispatch.agents.process import AgentProcess, Beside, Launch, running
+from dispatch.agents.program import Program, ProgramOptions, ended_badly
 from dispatch.core.content import AnyChunk, Role, StoredLine
 from dispatch.core.events import Done, ErrorEvent, Image
-
-# What a program needs to find its files, speak its language and know the time. Nothing else of the
-# daemon's environment is passed on unless it is named: that is where its keys are.
-ENVIRONMENT_PASSED: Final = (
-    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ"),
-    *("LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE"),
-)
 
 # As many of the longest lines as a turn may write: four times what a turn may hold, for what is
 # around the text.
@@ -58,20 +42,11 @@ _OUTPUT_LINES: Final = 64
 
 _log = structlog.get_logger("dispatch.agents.command")
 
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
+class CommandOptions(ProgramOptions, frozen=True):
+    """See `ProgramOptions`; `system_prompt` stands in where a turn brings none."""
 
-class CommandOptions(AgentOptions, frozen=True):
-    """`command` is a list, or a line that is split as a shell would (there is no shell)."""
-
-    command: tuple[str, ...] | str
-    cwd: Path | None = None
-    cwd_roots: tuple[Path, ...] = ()
-    env: dict[str, str] = msgspec.field(default_factory=dict)
-    env_pass: tuple[str, ...] = ()
     steer: bool = False
-    # Long enough to close a file and a connection, short enough for a person to wait.
-    stop_grace_seconds: Seconds = 2.0
     system_prompt: str | None = None
 
 
@@ -119,13 +94,7 @@ class CommandAgent:
         self._line_bytes_max = line_bytes_max
         # Also of what says nothing, such as blank lines, which no limit on events would end.
         self._output_bytes_max = _OUTPUT_LINES * line_bytes_max
-        self._command = _words(name, options.command)
-        self._cwd = _directory(name, options.cwd)
-        self._environment = _environment(name, options)
-        # Asks a program what it can do; better now than in the first turn.
-        leash()
-        self._problem: str | None = None
-        self._find_program()
+        self._program = Program(name, options)
 
     @classmethod
     def from_options(
@@ -142,7 +111,8 @@ class CommandAgent:
             "command",
             models=self._options.models,
             steer=self._options.steer,
-            problem=self._problem,
+            turns_max=self._options.turns_max,
+            problem=self._program.problem,
         )
 
     @property
@@ -153,7 +123,7 @@ class CommandAgent:
     async def run(self, request: TurnRequest, emit: Emit) -> None:
         """Start the program, pass lines both ways, and judge how it ended."""
         check_model(self.info, request.model)
-        launch = self._launch(request)
+        launch = self._program.launch(request.cwd)
         opening = await self._opening(request, launch)
         grace = self._options.stop_grace_seconds
         async with (
@@ -165,34 +135,12 @@ class CommandAgent:
             by_itself = await process.wait_exit(grace)
         await self._conclude(process, heard, emit, by_itself=by_itself)
 
+    async def probe(self) -> None:
+        """Look for the program again: it may have been installed, or removed."""
+        self._program.find()
+
     async def aclose(self) -> None:
         """Nothing outlives a turn."""
-
-    def _launch(self, request: TurnRequest) -> Launch:
-        cwd = self._cwd
-        if request.cwd is not None:
-            # The broker asked the same; a link may have been changed while the turn waited.
-            resolved = resolve_cwd(self.cwd_roots, request.cwd)
-            if resolved is None:
-                raise AgentFailure("`cwd` is not inside the agent's cwd_roots", "cwd_refused")
-            cwd = resolved
-        program = self._find_program()
-        if program is None:
-            raise AgentFailure(self._problem or "program not found", "spawn_failed")
-        command = (program, *self._command[1:])
-        return Launch(command=command, cwd=cwd, environment=self._environment)
-
-    def _find_program(self) -> str | None:
-        """The program's absolute path. A relative one is the operator's, so it is looked for from
-        the agent's directory and never from one that a client names.
-        """
-        program = self._command[0]
-        if os.sep in program:
-            path = shutil.which(self._cwd / program)
-        else:
-            path = shutil.which(program, path=self._environment.get("PATH", os.defpath))
-        self._problem = None if path else f"program not found: {program}"
-        return os.path.abspath(path) if path else None
 
     async def _opening(self, request: TurnRequest, launch: Launch) -> bytes:
         prompt = request.system_prompt
@@ -261,24 +209,13 @@ class CommandAgent:
                 "agent.failed", agent=self._name, status=process.returncode if by_itself else None
             )
             if not heard.error:
-                raise self._failure(process, heard, by_itself=by_itself)
+                raise ended_badly(
+                    self._name, process, by_itself=by_itself, said=heard.events > 0
+                )
             # The program told its error itself; it is one error, not two.
             heard.done = msgspec.structs.replace(heard.done or Done(""), reason="error")
         if heard.done is not None:
             await emit(heard.done)
-
-    def _failure(self, process: AgentProcess, heard: _Heard, *, by_itself: bool) -> AgentFailure:
-        tail = printable(process.stderr_tail)
-        if not by_itself:
-            how = "closed its output and did not exit"
-        elif (status := process.returncode or 0) < 0:
-            how = f"was ended by signal {-status}"
-        else:
-            how = f"exited with status {status}"
-        # What a shell answers when it cannot become the program.
-        unstarted = process.returncode in (126, 127) and not heard.events
-        code = "spawn_failed" if unstarted else "agent_failed"
-        return AgentFailure(f"{self._name} {how}" + (f": {tail}" if tail else ""), code)
 
 
 def _by_role(history: list[StoredLine]) -> list[_Message]:
@@ -288,29 +225,3 @@ def _by_role(history: list[StoredLine]) -> list[_Message]:
             messages.append(_Message(line.role, []))
         messages[-1].chunks.append(line.chunk)
     return messages
-
-
-def _words(name: str, command: tuple[str, ...] | str) -> tuple[str, ...]:
-    if isinstance(command, str):
-        try:
-            command = tuple(shlex.split(command))
-        except ValueError as error:
-            raise wrong_option(name, "command", str(error)) from error
-    if not command or not command[0] or any("\0" in word for word in command):
-        raise wrong_option(name, "command", "names no program")
-    return command
-
-
-def _directory(name: str, cwd: Path | None) -> Path:
-    directory = (cwd or Path()).absolute()
-    if not directory.is_dir():
-        raise wrong_option(name, "cwd", f"{cwd} is not a directory")
-    return directory
-
-
-def _environment(name: str, options: CommandOptions) -> dict[str, str]:
-    for key, value in options.env.items():
-        if not _VARIABLE.fullmatch(key) or "\0" in value or key == MARK:
-            raise wrong_option(name, f"env.{key}", "not a variable that can be set")
-    passed = (*ENVIRONMENT_PASSED, *options.env_pass)
-    return {key: os.environ[key] for key in passed if key in os.environ} | options.env

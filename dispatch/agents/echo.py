@@ -42,7 +42,13 @@ class EchoAgent:
 
     def __init__(self, name: str, options: EchoOptions) -> None:
         """Use options that were checked."""
-        self._info = AgentInfo(name, "echo", models=options.models, steer=options.steer)
+        self._info = AgentInfo(
+            name,
+            "echo",
+            models=options.models,
+            steer=options.steer,
+            turns_max=options.turns_max,
+        )
         self._delay_seconds = options.delay_ms / 1000
 
     @classmethod
@@ -67,6 +73,9 @@ class EchoAgent:
         await self._say(request.message, request, steered, emit)
         while steered:
             await self._say(steered.popleft(), request, steered, emit)
+
+    async def probe(self) -> None:
+        """It is always there."""
 
     async def aclose(self) -> None:
         """Nothing outlives a turn."""

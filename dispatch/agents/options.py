@@ -20,6 +20,7 @@ OptionsT = TypeVar("OptionsT", bound="AgentOptions")
 
 Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
+TurnsMax = Annotated[int, msgspec.Meta(ge=1)]
 
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
 _MISSING: Final = re.compile(r"Object missing required field `(.*)`")
@@ -28,10 +29,12 @@ _PLACED: Final = re.compile(r"(.*) - at `\$\.(.*)`", re.DOTALL)
 
 class AgentOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every agent can be told. `models` are the names that may follow `NAME/`; with none
-    listed, whatever a client names is passed on.
+    listed, whatever a client names is passed on. Of its turns `turns_max` run at a time, and the
+    next wait; without it as many as the account may have.
     """
 
     models: tuple[str, ...] = ()
+    turns_max: TurnsMax | None = None
 
 
 def decode_options(name: str, options: dict[str, object], kind: type[OptionsT]) -> OptionsT:

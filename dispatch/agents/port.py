@@ -4,20 +4,22 @@ Neighbours: `runtime.turns` runs an agent under a deadline and is its only calle
 what it emits. `run` is a coroutine and not an async iterator, so that an adapter may keep its tasks
 in a task group for the whole turn. `agents.python` puts generators that people write on top of it.
 Invariant: when `run` has returned, raised or been cancelled, nothing of the turn survives: no
-process, no task, no open file.
+process, no task, no open file. What is the conversation's, and not the turn's, may be kept by an
+agent that is `Resident`.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
+from anyio.abc import TaskStatus
 
 from dispatch.core.content import StoredLine
 from dispatch.core.events import AgentEvent, Image, Response
-from dispatch.core.identity import ConversationId, TurnId
+from dispatch.core.identity import LOCAL, AccountId, ConversationId, TurnId
 
 ReasoningEffort = Literal["low", "medium", "high", "xhigh", "max"]
 
@@ -35,6 +37,11 @@ class Respond(msgspec.Struct, frozen=True, tag="respond"):
 
 
 Input = Steer | Respond
+
+async def _no_turn() -> TurnId | None:
+    """Nothing was said before."""
+    return None
+
 
 Emit = Callable[[AgentEvent], Awaitable[None]]
 """Hands one event to the broker, in order.
@@ -67,6 +74,8 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     `message` is the user's text, untrimmed; `model` what follows the agent's name in the client's
     `model`. `history()` loads the conversation's sealed chunks, oldest first, bounded by
     `history_bytes_max` and never splitting a turn; the turn's own message is not in it.
+    `conversation_id` is unique in its `account` alone. `previous_turn()` is the newest turn of that
+    history, whichever agent ran it: who remembers another one has missed something.
     """
 
     conversation_id: ConversationId
@@ -74,6 +83,8 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     inbox: Inbox
     history: Callable[[], Awaitable[list[StoredLine]]]
+    account: AccountId = LOCAL.account
+    previous_turn: Callable[[], Awaitable[TurnId | None]] = _no_turn
     images: tuple[Image, ...] = ()
     model: str | None = None
     cwd: str | None = None
@@ -81,15 +92,17 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str | None = None
 
 
-class AgentInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What clients are told about an agent: its models (the part after `NAME/`) and whether it
-    takes steering. `problem` says why it cannot run now, if it cannot.
+class AgentInfo(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """What clients are told about an agent: its models (the part after `NAME/`), whether it takes
+    steering and how many of its turns run at a time (None: as many as there are). `problem` says
+    why it cannot run now, if it cannot.
     """
 
     name: str
     kind: str
     models: tuple[str, ...] = ()
     steer: bool = False
+    turns_max: int | None = None
     problem: str | None = None
 
 
@@ -116,8 +129,24 @@ class Agent(Protocol):
         """
         ...
 
+    async def probe(self) -> None:
+        """Look again whether it can run and which models it has, for `info` to say.
+
+        Never raises; whoever asks bounds the wait, and `info` then says what it said before.
+        """
+        ...
+
     async def aclose(self) -> None:
         """Let go of what outlives a turn; idempotent."""
+        ...
+
+
+@runtime_checkable
+class Resident(Protocol):
+    """What an agent may be besides: one that keeps something between turns."""
+
+    async def reside(self, *, task_status: TaskStatus[None]) -> None:
+        """Hold what is kept, from `started` (turns come after it) until `aclose` or cancelled."""
         ...
 
 

@@ -117,7 +117,13 @@ class PythonAgent:
 
     def __init__(self, name: str, options: PythonOptions, target: Target) -> None:
         """Use options that were checked and a function that was found."""
-        self._info = AgentInfo(name, "python", models=options.models, steer=options.steer)
+        self._info = AgentInfo(
+            name,
+            "python",
+            models=options.models,
+            steer=options.steer,
+            turns_max=options.turns_max,
+        )
         self._cwd_roots = options.cwd_roots
         self._system_prompt = options.system_prompt
         self._target = target
@@ -153,6 +159,9 @@ class PythonAgent:
                 count += 1
                 if count % _EVENTS_PER_YIELD == 0:
                     await checkpoint()
+
+    async def probe(self) -> None:
+        """Its function was imported when it was built."""
 
     async def aclose(self) -> None:
         """Nothing outlives a turn."""

@@ -257,14 +257,14 @@ def stop(conversation: str, url: str, as_json: bool) -> None:
 @url_option
 @json_option
 def agents(url: str, as_json: bool) -> None:
-    """List the agents and their models, as --model takes them."""
-    from dispatch.cli.screen import is_text, show_models, write_json
+    """List the agents, how they are, and their models: --model takes AGENT or AGENT/MODEL."""
+    from dispatch.cli.screen import is_text, show_agents, write_json
 
-    models = ask(url, lambda http: http.models())
+    standings = ask(url, lambda http: http.agents())
     if is_text(as_json):
-        show_models(models)
+        show_agents(standings)
     else:
-        write_json(*({"model": name} for name in models))
+        write_json(*standings)
 
 
 for _command in (respond, config, check_data, backup, token, groups, chats):

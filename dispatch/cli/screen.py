@@ -33,6 +33,7 @@ from dispatch.client import (
     Truncated,
 )
 from dispatch.client.frames import AgentRequest, encode_item
+from dispatch.client.http import AgentStanding
 from dispatch.core.content import (
     AnyChunk,
     ErrorChunk,
@@ -63,6 +64,8 @@ from dispatch.core.events import (
 # A tool's input and result are shown for orientation; all of it is in history and in --json.
 INPUT_CHARACTERS_MAX: Final = 160
 RESULT_LINES_MAX: Final = 12
+# An endpoint may offer hundreds of models; JSON has them all.
+_MODELS_CHARACTERS_MAX: Final = 60
 
 
 def json_line(record: object) -> bytes:
@@ -304,17 +307,27 @@ def show_conversations(
     )
 
 
-def show_models(models: Sequence[str]) -> None:
-    """Agents with their models, as `--model` takes them."""
-    agents: dict[str, list[str]] = {}
-    for name in models:
-        agent, _, model = name.partition("/")
-        agents.setdefault(agent, []).extend([model] if model else [])
+def show_agents(agents: Sequence[AgentStanding]) -> None:
+    """Each with how it is and its models, as `--model` takes them."""
     show_rows(
-        ("agent", "models"),
-        [(agent, ", ".join(names) or "-") for agent, names in agents.items()],
-        [""] * len(agents),
+        ("agent", "kind", "turns", "models", "state"),
+        [
+            (
+                f"{agent.name} (default)" if agent.is_default else agent.name,
+                agent.kind,
+                _turns(agent),
+                _clipped(", ".join(agent.models), _MODELS_CHARACTERS_MAX) or "-",
+                agent.problem or "ready",
+            )
+            for agent in agents
+        ],
+        ["red" if agent.problem else "" for agent in agents],
     )
+
+
+def _turns(agent: AgentStanding) -> str:
+    turns = str(agent.running) if agent.turns_max is None else f"{agent.running}/{agent.turns_max}"
+    return f"{turns}, {agent.waiting} waiting" if agent.waiting else turns
 
 
 def show_settings(lines: Iterable[str], defaults: set[str]) -> None:

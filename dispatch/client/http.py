@@ -75,6 +75,28 @@ class Models(Reply, frozen=True):
     models: tuple[str, ...]
 
 
+class AgentStanding(Reply, frozen=True):
+    """How an agent is: `problem` says why it cannot run now; of its turns `running` and `waiting`
+    count those of this moment, and `turns_max` may run at a time (None: as many as there are).
+    """
+
+    name: str
+    kind: str
+    running: int
+    waiting: int
+    models: tuple[str, ...] = ()
+    steer: bool = False
+    is_default: bool = False
+    turns_max: int | None = None
+    problem: str | None = None
+
+
+class Agents(Reply, frozen=True):
+    """The configured agents, the default one first."""
+
+    agents: tuple[AgentStanding, ...]
+
+
 class TurnMetrics(Reply, frozen=True):
     """What one sealed turn cost."""
 
@@ -178,6 +200,10 @@ class HttpApi:
     async def models(self) -> tuple[str, ...]:
         """What `model` accepts."""
         return (await self.fetch(Models, "/models")).models
+
+    async def agents(self) -> tuple[AgentStanding, ...]:
+        """How the configured agents are, the default one first."""
+        return (await self.fetch(Agents, "/agents")).agents
 
     async def stop(self, conversation_id: str) -> StopReply:
         """Stop whatever turn runs now."""

@@ -15,6 +15,7 @@ from dispatch.agents.port import Agent
 from dispatch.runtime.clock import Clock, Ids, PassedTime
 from dispatch.runtime.feed import Feeds
 from dispatch.runtime.journal import Journal
+from dispatch.runtime.roster import Roster
 from dispatch.runtime.slots import Slots
 from dispatch.settings import GroupsSettings, Limits
 from dispatch.storage.port import Opened, Store
@@ -36,10 +37,10 @@ def _unwired(*_: object) -> None:
 class Services:
     """The ports and bounds of one daemon.
 
-    `slots` bounds the turns of groups and chat sessions. `launch` starts a turn's agent in the
-    broker's task group, `start` an errand; `began` and `ended` count turns, `ended` also when one
-    never was; `is_draining` refuses and holds back new turns. `keys` numbers rows; `first_delta`
-    observes the seconds from a turn's start to its first durable text.
+    `slots` bounds the turns of groups and chat sessions, `roster` those of each agent. `launch`
+    starts a turn's agent in the broker's task group, `start` an errand; `began` and `ended` count
+    turns, `ended` also when one never was; `is_draining` refuses and holds back new turns. `keys`
+    numbers rows; `first_delta` observes the seconds from a turn's start to its first durable text.
     """
 
     store: Store
@@ -60,10 +61,12 @@ class Services:
     ended: Callable[[Live], None] = _unwired
     is_draining: bool = False
     passed: PassedTime = field(init=False)
+    roster: Roster = field(init=False)
 
     def __post_init__(self) -> None:
         """Time passes from here on."""
         self.passed = PassedTime(self.clock)
+        self.roster = Roster(self.agents, self.default_agent, self.clock)
 
     def observe_first_delta(self, started_s: float, _offset: int) -> None:
         """The first text of a turn that started then is durable."""

@@ -93,11 +93,12 @@ async def _run(live: Live, current: CurrentTurn, history: History) -> None:
         _fail(live, current, f'unknown agent "{name}"', "unknown_agent")
         return
     emitter = _Emitter(live, current)
-    current.is_asked = True
     seconds = services.limits.turn_seconds_max
     try:
         with anyio.fail_after(seconds) as deadline:
-            await agent.run(_request(live, current, model, history), emitter.emit)
+            async with services.roster.place(name):
+                current.is_asked = True
+                await agent.run(_request(live, current, model, history), emitter.emit)
     except AgentFailure as failure:
         _fail(live, current, failure.message, failure.code)
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""Routes about the daemon itself: health, metrics, models, and who one is to it.
+"""Routes about the daemon itself: health, metrics, agents, and who one is to it.
 
 Neighbours: `auth` issues what the `/auth` routes hand out, `observability` counts what `/metrics`
 shows.
@@ -31,6 +31,7 @@ def routes(site: Site) -> list[Route]:
         route(site, "/ready", GET=_ready),
         route(site, "/metrics", GET=_metrics),
         route(site, "/models", GET=_models),
+        route(site, "/agents", GET=_agents),
         route(site, "/auth/ticket", POST=_issue_ticket),
         route(site, "/auth/session", POST=_sign_in, DELETE=_sign_out),
     ]
@@ -68,6 +69,11 @@ def _is_neighbour(call: Call) -> bool:
 async def _models(call: Call) -> Response:
     call.reader()
     return Json({"models": _model_names(call.site.services)})
+
+
+async def _agents(call: Call) -> Response:
+    call.reader()
+    return Json({"agents": await call.site.services.roster.standings()})
 
 
 def _model_names(services: Services) -> list[str]:

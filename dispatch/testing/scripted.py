@@ -62,10 +62,11 @@ class ScriptedAgent:
         name: str = "scripted",
         steer: bool = False,
         cwd_roots: tuple[Path, ...] = (),
+        turns_max: int | None = None,
     ) -> None:
         """Do the same steps for every turn, or those that `script` gives for a request."""
         self._script: Script = steps if script is None else script
-        self._info = AgentInfo(name, "scripted", steer=steer)
+        self._info = AgentInfo(name, "scripted", steer=steer, turns_max=turns_max)
         self._cwd_roots = cwd_roots
         self._asked = asyncio.Event()
         self.requests: list[TurnRequest] = []
@@ -103,6 +104,9 @@ class ScriptedAgent:
                 await _do(step, request, emit)
         finally:
             self.gone.append(request)
+
+    async def probe(self) -> None:
+        """It is always there."""
 
     async def aclose(self) -> None:
         """Nothing outlives a turn."""

@@ -1,6 +1,7 @@
 """What a person sees of lists and history, and that nothing they see can harm the terminal."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -161,15 +162,22 @@ def test_respond_answers_a_question_of_the_agent(
     assert dispatch(*command, url=http.url).stdout == "answered\n"
 
 
-def test_agents_are_listed_as_model_takes_them(
+def test_agents_are_listed_with_how_they_are(
     http: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reply = {"models": ["echo", "claude/opus", "claude/haiku"]}
+    echo = {"name": "echo", "kind": "echo", "running": 2, "waiting": 0, "isDefault": True}
+    claude = {"name": "claude", "kind": "acp", "running": 1, "waiting": 3, "turnsMax": 1}
+    told = {"models": ["opus", "haiku"], "problem": "program not found: claude"}
+    reply = {"agents": [echo, claude | told]}
     http.answers = [(200, reply), (200, reply)]
-    assert lines(dispatch("agents", url=http.url))[1] == {"model": "claude/opus"}
+    assert lines(dispatch("agents", url=http.url))[1]["problem"] == told["problem"]
     monkeypatch.setattr(screen, "is_text", lambda as_json: not as_json)
-    rows = [row.split() for row in dispatch("agents", url=http.url).stdout.splitlines()]
-    assert rows == [["agent", "models"], ["echo", "-"], ["claude", "opus,", "haiku"]]
+    rows = [re.split(r" {2,}", row) for row in dispatch("agents", url=http.url).stdout.splitlines()]
+    assert rows == [
+        ["agent", "kind", "turns", "models", "state"],
+        ["echo (default)", "echo", "2", "-", "ready"],
+        ["claude", "acp", "1/1, 3 waiting", "opus, haiku", told["problem"]],
+    ]
 
 
 @given(st.text())

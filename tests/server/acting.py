@@ -91,6 +91,9 @@ class Actor:
             case _:
                 await emit(TextDelta(message))
 
+    async def probe(self) -> None:
+        pass
+
     async def aclose(self) -> None:
         pass
 

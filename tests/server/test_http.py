@@ -84,6 +84,24 @@ async def test_models_are_what_a_send_takes_with_the_default_agent_first(stage: 
     assert reply.json() == {"models": ["actor/quick", "actor/slow", "plain"]}
 
 
+async def test_agents_tell_how_they_are(stage: Stage) -> None:
+    reply = await stage.http.get("/agents")
+    assert reply.json() == {
+        "agents": [
+            {
+                "name": "actor",
+                "kind": "actor",
+                "running": 0,
+                "waiting": 0,
+                "models": ["quick", "slow"],
+                "steer": True,
+                "isDefault": True,
+            },
+            {"name": "plain", "kind": "actor", "running": 0, "waiting": 0},
+        ]
+    }
+
+
 async def test_answers_are_not_stored_and_not_guessed_at(stage: Stage) -> None:
     reply = await stage.http.get("/models")
     assert reply.headers["cache-control"] == "no-store"

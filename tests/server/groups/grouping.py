@@ -89,6 +89,9 @@ class Member:
         steps: Sequence[str] = json.loads(message).get(self.info.name, ["ok"])
         return steps
 
+    async def probe(self) -> None:
+        pass
+
     async def aclose(self) -> None:
         pass
 
