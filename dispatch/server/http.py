@@ -2,8 +2,9 @@
 
 Neighbours: `routes_*` hold what the routes do, `call` what they are given; `gate` stands in front
 and has judged Host, Origin and credential; `compose` puts the two together.
-Invariant: every answer that is not a stream or a metric is JSON, errors `{"error", "code"}`; a
-defect of ours is logged once, with its traceback and without what the client sent.
+Invariant: every answer that is not a stream, a metric or a file of the page is JSON, errors
+`{"error", "code"}`; a defect of ours is logged once, with its traceback and without what the client
+sent.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dispatch.errors import DispatchError, Fault, NotFound, PeerError
 from dispatch.runtime.services import Services
 from dispatch.server import (
+    assets,
     routes_chat,
     routes_conversations,
     routes_history,
@@ -52,7 +54,7 @@ def is_public(method: str, path: str) -> bool:
     """
     if method == "DELETE":
         return path == "/auth/session"
-    return method in ("GET", "HEAD") and path in _PUBLIC_PATHS
+    return method in ("GET", "HEAD") and (path in _PUBLIC_PATHS or assets.is_asset(path))
 
 
 def build_app(
@@ -73,6 +75,7 @@ def build_app(
             *routes_conversations.routes(site),
             *routes_sessions.routes(site),
             *routes_groups.routes(site),
+            *assets.routes(),
         ],
         middleware=[Middleware(_PlainPaths)],
         exception_handlers={
