@@ -9,6 +9,7 @@ in the reverse order, also when the start fails half-way.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import secrets
@@ -26,9 +27,11 @@ import anyio
 import msgspec
 import structlog
 
+from dispatch.agents.acp import build_acp_agent
 from dispatch.agents.command import CommandAgent
 from dispatch.agents.echo import EchoAgent
 from dispatch.agents.ledger import ProcessLedger
+from dispatch.agents.openai.agent import OpenAIAgent
 from dispatch.agents.port import Agent
 from dispatch.agents.python import PythonAgent
 from dispatch.errors import CloseCode, ConfigError
@@ -38,6 +41,7 @@ from dispatch.runtime.clock import Clock, RandomIds, SystemClock
 from dispatch.runtime.conversations import Conversations
 from dispatch.runtime.feed import Feeds
 from dispatch.runtime.journal import Journal
+from dispatch.runtime.residence import residing
 from dispatch.runtime.retention import keep_tidy
 from dispatch.runtime.services import Services
 from dispatch.runtime.slots import Slots
@@ -78,6 +82,8 @@ class Daemon:
     connections: Connections
     authenticator: Authenticator | None
     drain: Callable[[float], Awaitable[None]]
+    # The protocol of one more connection, whose bytes the caller carries.
+    connection: Callable[[], asyncio.Protocol]
 
 
 async def serve(settings: Settings, read_again: Callable[[], Settings] | None = None) -> int:
@@ -161,8 +167,9 @@ async def running(
     store: Store | None = None,
     agents: dict[str, Agent] | None = None,
     clock: Clock | None = None,
+    is_bound: bool = True,
 ) -> AsyncIterator[Daemon]:
-    """A whole daemon; tests may bring their own store, agents and clock."""
+    """A whole daemon; tests may bring their own store, agents and clock, and do without a port."""
     clock = clock or SystemClock()
     metrics = Metrics()
     ledger = ProcessLedger(settings.data / "processes")
@@ -200,18 +207,16 @@ async def running(
             slots=Slots(settings.groups.runs_max),
             first_delta=metrics.first_delta,
         )
-        try:
-            async with _serving(settings, services, metrics) as daemon:
-                yield daemon
-        finally:
-            with anyio.CancelScope(shield=True):
-                for agent in agents.values():
-                    await agent.aclose()
+        async with (
+            residing(agents.values()),
+            _serving(settings, services, metrics, is_bound=is_bound) as daemon,
+        ):
+            yield daemon
 
 
 @asynccontextmanager
 async def _serving(
-    settings: Settings, services: Services, metrics: Metrics
+    settings: Settings, services: Services, metrics: Metrics, *, is_bound: bool
 ) -> AsyncIterator[Daemon]:
     verbs = all_verbs(services)
     authenticator = _authenticator(settings)
@@ -241,7 +246,7 @@ async def _serving(
                 return hub.accept(handshake.credential, handshake.head.query)
 
             async with Listener(
-                settings, Gate(app, keeper, public=is_public), keeper, accept
+                settings, Gate(app, keeper, public=is_public), keeper, accept, is_bound=is_bound
             ) as listener:
 
                 async def drain(seconds: float) -> None:
@@ -260,6 +265,7 @@ async def _serving(
                     hub,
                     authenticator,
                     drain,
+                    listener.connection,
                 )
             tasks.cancel_scope.cancel()
 
@@ -278,10 +284,23 @@ def build_agent(
                 ledger=ledger,
                 line_bytes_max=settings.limits.event_bytes_max,
             )
+        case "acp":
+            return build_acp_agent(
+                name,
+                agent.options,
+                ledger=ledger,
+                sessions=settings.data / "sessions",
+                line_bytes_max=settings.limits.event_bytes_max,
+            )
+        case "openai":
+            return OpenAIAgent.from_options(
+                name, agent.options, line_bytes_max=settings.limits.event_bytes_max
+            )
         case "python":
             return PythonAgent.from_options(name, agent.options)
         case kind:
-            raise ConfigError(f'agents.{name}.kind: "{kind}" is not one of echo, command, python')
+            known = "echo, acp, command, openai, python"
+            raise ConfigError(f'agents.{name}.kind: "{kind}" is not one of {known}')
 
 
 def problems(settings: Settings) -> list[str]:

@@ -363,5 +363,6 @@ def _agents(table: object) -> dict[str, object]:
 
 def _decode(kind: type, value: object) -> object:
     if kind is Path and isinstance(value, str | Path):
-        return Path(value)
+        # A person's `~`; of nobody's home it stays as it is, and is not found.
+        return Path(os.path.expanduser(value))
     raise NotImplementedError(f"cannot read {value!r} as {kind.__name__}")

@@ -209,9 +209,7 @@ class CommandAgent:
                 "agent.failed", agent=self._name, status=process.returncode if by_itself else None
             )
             if not heard.error:
-                raise ended_badly(
-                    self._name, process, by_itself=by_itself, said=heard.events > 0
-                )
+                raise ended_badly(self._name, process, by_itself=by_itself, said=heard.events > 0)
             # The program told its error itself; it is one error, not two.
             heard.done = msgspec.structs.replace(heard.done or Done(""), reason="error")
         if heard.done is not None:

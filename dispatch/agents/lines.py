@@ -69,7 +69,7 @@ class Lines:
         self._open += piece
 
 
-def encode_line(value: msgspec.Struct) -> bytes:
+def encode_line(value: object) -> bytes:
     """One line in: JSON that is one line to every reader of lines."""
     line = _ENCODER.encode(value)
     if not line.isascii():

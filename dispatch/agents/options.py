@@ -7,6 +7,7 @@ Invariant: every complaint names the setting, `agents.NAME.KEY`.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
@@ -64,7 +65,8 @@ def _complaint(text: str) -> tuple[str, str]:
 
 def _decode(kind: type, value: object) -> object:
     if kind is Path and isinstance(value, str | Path):
-        return Path(value)
+        # A person's `~`; of nobody's home it stays as it is, and is not found.
+        return Path(os.path.expanduser(value))
     raise NotImplementedError(f"cannot read {value!r} as {kind.__name__}")
 
 

@@ -38,6 +38,7 @@ class Respond(msgspec.Struct, frozen=True, tag="respond"):
 
 Input = Steer | Respond
 
+
 async def _no_turn() -> TurnId | None:
     """Nothing was said before."""
     return None
@@ -75,7 +76,8 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     `model`. `history()` loads the conversation's sealed chunks, oldest first, bounded by
     `history_bytes_max` and never splitting a turn; the turn's own message is not in it.
     `conversation_id` is unique in its `account` alone. `previous_turn()` is the newest turn of that
-    history, whichever agent ran it: who remembers another one has missed something.
+    history, whichever agent ran it: who remembers another one has missed something. Turns that only
+    failed are in neither.
     """
 
     conversation_id: ConversationId

@@ -266,7 +266,7 @@ class Broker:
             # Its start became durable while the broker ended: the next start seals it.
             current.gone.set()
             return
-        self._tasks.start_soon(run_turn, live, current, self._history.context)
+        self._tasks.start_soon(run_turn, live, current, self._history)
 
     def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if self._tasks is None:

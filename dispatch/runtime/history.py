@@ -131,6 +131,25 @@ class History:
                 ceiling = turn.first_seq
         return [line for lines in reversed(chosen) for line in lines]
 
+    async def previous_turn(self, live: Live) -> TurnId | None:
+        """The newest turn that an agent is told of: the last one of `context`, without its bounds
+        on size.
+        """
+        ceiling = live.record.last_seq + 1
+        while True:
+            turns = await self._store.sealed_turns(
+                live.record.key, before_seq=ceiling, newest_first=True, limit=_TURNS_PAGE
+            )
+            if not turns:
+                return None
+            for turn in sorted(turns, key=lambda t: t.first_seq, reverse=True):
+                if turn.outcome != "error":
+                    return turn.id
+                (data,) = await self._store.chunk_bytes([turn.key])
+                if not _only_failed([decode_line(line) for line in data.split(b"\n") if line]):
+                    return turn.id
+                ceiling = turn.first_seq
+
     async def last_text(self, conversation: ConversationKey) -> tuple[str, TurnId | None]:
         """The text of the newest turn's answer, and the turn's id; empty if there is none."""
         async with self.held_text(conversation) as found:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import anyio
@@ -18,7 +18,6 @@ import anyio.lowlevel
 import structlog
 
 from dispatch.agents.port import Agent, AgentFailure, TurnRequest
-from dispatch.core.content import StoredLine
 from dispatch.core.events import (
     AgentEvent,
     Done,
@@ -35,11 +34,10 @@ from dispatch.core.events import (
     Usage,
 )
 from dispatch.runtime.admission import CurrentTurn
+from dispatch.runtime.history import History
 from dispatch.runtime.live import Live
 
 log = structlog.get_logger()
-
-History = Callable[[Live], Awaitable[list[StoredLine]]]
 
 _AGENT_EVENTS: Final = (
     TextDelta,
@@ -140,7 +138,9 @@ def _request(live: Live, current: CurrentTurn, model: str | None, history: Histo
         turn_id=current.id,
         message=body.message,
         inbox=current.inbox,
-        history=lambda: history(live),
+        history=partial(history.context, live),
+        account=live.record.account,
+        previous_turn=partial(history.previous_turn, live),
         images=body.images,
         model=model,
         cwd=body.cwd,

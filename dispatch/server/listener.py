@@ -41,6 +41,8 @@ SEND_BUFFER_BYTES: Final = 256 * 1024
 BIND_TRIES: Final = 5
 # What aborted connections and cancelled requests get to unwind.
 CLOSE_SECONDS: Final = 2.0
+# Where nothing is bound only this process can connect, and so the loopback's names are ours.
+UNBOUND_ADDRESS: Final = "127.0.0.1"
 
 
 class ListenerStatistics(msgspec.Struct, frozen=True):
@@ -64,17 +66,21 @@ class Listener:
         accept: Callable[[Handshake], Receiver],
         *,
         choose: Callable[[str, Sequence[str]], str | None] = choose_dispatch,
+        is_bound: bool = True,
     ) -> None:
         """`accept` makes the receiver of an admitted upgrade, or raises its refusal.
 
         `choose(path, dialects)` picks the subprotocol out of those offered, or raises.
+        Without `is_bound` there is no port: connections come by `connection` alone.
         """
+        self._is_bound = is_bound
         self._settings = settings
         self._app = app
         self._keeper = keeper
         self._welcome = Welcome(accept, choose)
         self._servers: list[asyncio.Server] = []
         self._edge: Edge | None = None
+        self._is_closing = False
         self._tasks: TaskGroup | None = None
         self.port = 0
 
@@ -106,11 +112,12 @@ class Listener:
         tasks = anyio.create_task_group()
         # What may refuse the settings comes before anything is held.
         edge = Edge(settings, self._app, self._keeper, self._welcome, tasks)
-        bound = await _bind(loop, settings.host, settings.port)
+        bound = await _bind(loop, settings.host, settings.port) if self._is_bound else []
         self._tasks = await tasks.__aenter__()
         self._edge = edge
-        self.port = bound[0].getsockname()[1]
-        self._keeper.listening([one.getsockname()[0] for one in bound], self.port)
+        self.port = bound[0].getsockname()[1] if bound else 0
+        addresses = [one.getsockname()[0] for one in bound] or [UNBOUND_ADDRESS]
+        self._keeper.listening(addresses, self.port)
         for one in bound:
             # asyncio takes as many connections at a time as it is told the backlog is, and tells
             # the kernel the same.
@@ -130,8 +137,18 @@ class Listener:
         # The caller's own exception is none of the group's: it would come out wrapped in one.
         await self._tasks.__aexit__(None, None, None)
 
+    def connection(self) -> asyncio.Protocol:
+        """The protocol of one more connection, whoever carries its bytes.
+
+        Raises `ConnectionRefusedError` where none is accepted any more.
+        """
+        if self._edge is None or self._is_closing:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens")
+        return Http1(self._edge)
+
     def stop_accepting(self) -> None:
         """First step: no new connections, no further request on those that idle."""
+        self._is_closing = True
         for server in self._servers:
             server.close()
         self._servers.clear()

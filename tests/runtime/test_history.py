@@ -190,6 +190,27 @@ def test_history_is_the_newest_turns_that_fit_and_never_a_part_of_one(data: st.D
     anyio.run(main)
 
 
+async def test_an_agent_is_told_which_turn_it_follows() -> None:
+    """The newest that is in its history: one that only failed is not."""
+    script: dict[str, list[Step]] = {
+        "first": ["said"],
+        "fails": [AgentFailure("no")],
+        "fails late": ["so far", AgentFailure("no")],
+        "last": [],
+    }
+    agent = ScriptedAgent(script=lambda request: script[request.message])
+    async with broker_on(MemoryStore(), agents=[agent]) as broker:
+        previous = []
+        for message in script:
+            await broker.send(message)
+            await broker.until_idle()
+            previous.append(await agent.requests[-1].previous_turn())
+    turns = [request.turn_id for request in agent.requests]
+    # Asked after each of them was sealed, so it follows itself unless it only failed.
+    assert previous == [turns[0], turns[0], turns[2], turns[3]]
+    assert {request.account for request in agent.requests} == {LOCAL.account}
+
+
 async def test_a_turn_that_only_failed_is_left_out() -> None:
     turns: tuple[tuple[str, list[Step]], ...] = (
         ("fails", [AgentFailure("asleep")]),

@@ -18,7 +18,7 @@ import anyio
 from dispatch.core.identity import WATCH, Principal, require
 from dispatch.core.replay import Frame
 from dispatch.errors import DispatchError, UnknownType
-from dispatch.protocol.codec import Object
+from dispatch.protocol.codec import Object, echoed_ref
 from dispatch.protocol.sessions.frames import connected, resync_required, shutdown, sse, ws
 from dispatch.protocol.sessions.requests import EventsQuery, SubscribeChats, read_frame
 from dispatch.runtime.chats.streams import ChatStream, ChatStreams
@@ -128,22 +128,20 @@ async def sse_parts(
 
 def follow_chats(connection: Connection, frame: Object) -> bool:
     """Begin or end to follow, as a WebSocket frame wishes; False where it wishes another thing."""
-    kind, ref, hub = frame.get("type"), frame.get("ref"), connection.hub
+    kind, ref, hub = frame.get("type"), echoed_ref(frame.get("ref")), connection.hub
     if not (connection.dialect.is_v1 and isinstance(kind, str) and kind.startswith("chats.")):
         return False
     try:
         require(connection.principal, WATCH)
         wish = read_frame(frame)
     except DispatchError as error:
-        # A ref of another kind is nobody's.
-        ref = ref if isinstance(ref, str | int) else None
         told_as = "error" if isinstance(error, UnknownType) else "chat.error"
         connection.send(connection.dialect.error(error, ref=ref, kind=told_as))
         return True
     if (watch := hub.chat_watches.pop(connection, None)) is not None:
         watch.drop()
     if isinstance(wish, SubscribeChats):
-        watch = hub.chat_watches[connection] = ChatWatch(connection, hub.chats.streams, wish)
+        watch = hub.chat_watches[connection] = ChatWatch(connection, hub.chats.streams, wish, ref)
         hub.start(watch.run)
     return True
 
@@ -152,9 +150,14 @@ class ChatWatch:
     """One connection's subscription to its user's chat events."""
 
     def __init__(
-        self, connection: Connection, streams: ChatStreams, subscribe: SubscribeChats
+        self,
+        connection: Connection,
+        streams: ChatStreams,
+        subscribe: SubscribeChats,
+        ref: str | int | None = None,
     ) -> None:
-        """To be `run` by a worker."""
+        """To be `run` by a worker. `ref` is echoed in a refusal."""
+        self._ref = ref
         self._connection = connection
         self._asked = subscribe.last_event_id
         self._reader = EventReader(streams, deltas=subscribe.deltas)
@@ -178,4 +181,4 @@ class ChatWatch:
                     for frame in batch:
                         connection.send(ws(frame))
         except DispatchError as error:
-            connection.send(connection.dialect.error(error))
+            connection.send(connection.dialect.error(error, ref=self._ref))

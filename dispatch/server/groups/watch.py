@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
 from dispatch.core.identity import WATCH, ConversationId, may, require
 from dispatch.core.replay import Frame
 from dispatch.errors import CloseCode, DispatchError, Gone, NotFound
-from dispatch.protocol.codec import Object
+from dispatch.protocol.codec import ECHO_CHARACTERS_MAX, Object, echoed_ref
 from dispatch.protocol.groups.frames import ws, ws_resume_gap
 from dispatch.protocol.groups.refusals import GroupDeleted, GroupNotFound
 from dispatch.protocol.groups.requests import (
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from dispatch.server.connection import Connection
 
 log = structlog.get_logger()
-
-_ECHO_CHARACTERS_MAX: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ class GroupWatches:
 
     def take(self, frame: Object) -> None:
         """Read a frame, and carry it out in its turn."""
-        connection, ref = self._connection, _ref(frame.get("ref"))
+        connection, ref = self._connection, echoed_ref(frame.get("ref"))
         try:
             wish = GroupWish(read_frame(frame), ref)
         except DispatchError as error:
@@ -267,15 +265,6 @@ class GroupWatches:
         elif type(error) is Gone:
             error = GroupDeleted()
         told: dict[str, Any] = {"type": "group.error", "code": error.code, "error": error.message}
-        if isinstance(group, str) and len(group) <= _ECHO_CHARACTERS_MAX:
+        if isinstance(group, str) and len(group) <= ECHO_CHARACTERS_MAX:
             told["groupId"] = group
         self._connection.reply(told, ref)
-
-
-def _ref(value: object) -> str | int | None:
-    """What is echoed: a name or a number, and no longer than one."""
-    if isinstance(value, str):
-        return value if len(value) <= _ECHO_CHARACTERS_MAX else None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value if abs(value) < 2**53 else None
-    return None

@@ -26,6 +26,7 @@ from dispatch.storage.port import ConversationRecord, Store
 from dispatch.storage.timeline import RowRecord, TimelineRecord
 from dispatch.testing import Harness, ScriptedAgent, StoreWrapper, broker_on
 from dispatch.testing.audit import audit
+from tests.protocol.published import saw
 
 Event = dict[str, Any]
 
@@ -38,6 +39,7 @@ def fold(events: Iterable[Event], frames: Iterable[Frame]) -> list[Event]:
     rows = {event["seq"]: dict(event) for event in events}
     for frame in frames:
         payload = json.loads(frame.payload)
+        saw("GroupStreamFrame", payload)
         kind, seq = payload["kind"], payload["seq"]
         bare = {name: value for name, value in payload.items() if name not in _ENVELOPE}
         if kind == "user" or (kind == "done" and "familiarId" in payload):
