@@ -1,7 +1,8 @@
 """`dispatch chats`: a messenger with an agent.
 
-Neighbours: `client.chats` talks to the daemon, `chat_talk` shows what is said; `commands` lists the
-group. Each command imports what it needs, so that `--help` is there at once.
+Neighbours: `client.chats` talks to the daemon, `chat_talk` shows what is said, `chat_care` has the
+commands that do not talk; `commands` lists the group. Each command imports what it needs, so that
+`--help` is there at once.
 Invariant: a program reads one JSON object a line, as the daemon wrote it.
 """
 
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
+from dispatch.cli.chat_care import COMMANDS
 from dispatch.cli.usage import (
     FAILED,
     INTERRUPTED,
@@ -45,6 +47,10 @@ session_argument = click.argument("session", callback=checked("id"))
 @click.group(cls=Commands)
 def chats() -> None:
     """Chat sessions: a messenger with an agent, with unread counts."""
+
+
+for command in COMMANDS:
+    chats.add_command(command)
 
 
 @chats.command("list")

@@ -8,7 +8,7 @@ Invariant: a program reads one JSON object a line, frames as the daemon wrote th
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dispatch.cli.group_talk import GroupOutput
+    from dispatch.protocol.groups.schema import GroupConversation
 
 # A restarted daemon is back in seconds; who waits for one answer should not wait for ever.
 SEND_PATIENCE_SECONDS: Final = 60.0
@@ -156,6 +157,78 @@ def stop(group: str, agent: str | None, url: str, as_json: bool) -> None:
         click.echo(f"stopped {stopped}" if stopped else "nothing was running")
     else:
         write_json(reply)
+
+
+@groups.command()
+@group_argument
+@click.argument("title")
+@url_option
+@json_option
+def rename(group: str, title: str, url: str, as_json: bool) -> None:
+    """Give GROUP a TITLE of its own."""
+    from dispatch.client import GroupApi
+
+    _show(ask(url, lambda http: GroupApi(http).rename(group, title)), as_json)
+
+
+@groups.command()
+@group_argument
+@click.argument("agents", metavar="AGENT...", nargs=-1, required=True)
+@url_option
+@json_option
+def add(group: str, agents: Sequence[str], url: str, as_json: bool) -> None:
+    """Let agents take part in GROUP, from the next message on."""
+    from dispatch.client import GroupApi
+
+    _show(ask(url, lambda http: GroupApi(http).change_members(group, add=agents)), as_json)
+
+
+@groups.command()
+@group_argument
+@click.argument("agents", metavar="AGENT...", nargs=-1, required=True)
+@url_option
+@json_option
+def remove(group: str, agents: Sequence[str], url: str, as_json: bool) -> None:
+    """Take agents out of GROUP; what they said stays."""
+    from dispatch.client import GroupApi
+
+    _show(ask(url, lambda http: GroupApi(http).change_members(group, remove=agents)), as_json)
+
+
+@groups.command()
+@group_argument
+@click.option(
+    "--sessions",
+    type=click.Choice(["delete", "keep"]),
+    help="What becomes of the members' conversations. [default: those that it made go with it]",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@url_option
+@json_option
+def delete(
+    group: str, sessions: Literal["delete", "keep"] | None, yes: bool, url: str, as_json: bool
+) -> None:
+    """Delete GROUP for ever."""
+    from dispatch.cli.screen import is_text, write_json
+    from dispatch.client import GroupApi
+
+    if not yes:
+        click.confirm(f"delete {group} for ever?", abort=True, err=True)
+    reply = ask(url, lambda http: GroupApi(http).delete(group, sessions))
+    if is_text(as_json):
+        click.echo("deleted" if reply.deleted else "it was deleted before")
+    else:
+        write_json(reply)
+
+
+def _show(group: GroupConversation, as_json: bool) -> None:
+    from dispatch.cli.screen import is_text, write_json
+    from dispatch.cli.usage import visible
+
+    if is_text(as_json):
+        click.echo(visible(f"{group.title} ({', '.join(group.member_familiar_ids)})"))
+    else:
+        write_json(group)
 
 
 def _output(as_json: bool, *, is_sender: bool = False) -> GroupOutput:

@@ -33,7 +33,7 @@ from dispatch.client import (
     Truncated,
 )
 from dispatch.client.frames import AgentRequest, encode_item
-from dispatch.client.http import AgentStanding
+from dispatch.client.replies import AgentStanding
 from dispatch.core.content import (
     AnyChunk,
     ErrorChunk,

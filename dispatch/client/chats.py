@@ -1,11 +1,11 @@
 """Chat sessions: a messenger with an agent, with unread counts that all of a user's devices share.
 
-    chats = ChatApi(client.http)
-    session = await chats.create("opus")
-    sent = await chats.send(session.id, "hello", wait_seconds=30)
+    session = await client.chats.create("opus")
+    sent = await client.chats.send(session.id, "hello", wait_seconds=30)
 
-Neighbours: `http` asks what is asked once, `events` reads streams and resumes them; the types are
-the dialect's own (`protocol.sessions.schema`). Source: `protocol/chat-sessions.md`.
+Neighbours: `http` asks what is asked once, `events` reads streams and resumes them, `mirror` brings
+the same over a client's WebSocket; the types are the dialect's own (`protocol.sessions.schema`).
+Source: `protocol/chat-sessions.md`.
 Invariant: a message is sent once or the send raises, over any number of connections; a watcher has
 every frame that is kept once and in order, or `resync_required` in their place.
 """
@@ -13,13 +13,14 @@ every frame that is kept once and in order, or `resync_required` in their place.
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import anyio
+from msgspec import convert
 
-from dispatch.client.events import Frame, Place, Wish, follow_events
+from dispatch.client.events import Events, Frame, Place, Wish, follow_events
 from dispatch.client.frames import Reconnecting
 from dispatch.client.http import HttpApi, path_part, with_query
 from dispatch.client.patience import Patience
@@ -33,18 +34,25 @@ from dispatch.protocol.sessions.schema import (
     ChatRead,
     ChatSent,
     ChatSession,
+    ChatTyping,
+    PendingTask,
 )
 
 # Well below what the daemon allows, so that a lost connection is noticed.
 WAIT_SECONDS_MAX: Final = 25.0
 
 
-class ChatApi:
-    """The verbs of chat sessions, over a client's HTTP."""
+ChatSource = Callable[[Place, bool], Events]
+"""Events of all sessions from behind a place on; with deltas, or without."""
 
-    def __init__(self, http: HttpApi) -> None:
-        """Nothing is opened before something is asked."""
+
+class ChatApi:
+    """The verbs of chat sessions: `client.chats`, or over HTTP alone."""
+
+    def __init__(self, http: HttpApi, source: ChatSource | None = None) -> None:
+        """Nothing is opened before something is asked. `source`: else an event stream a watcher."""
         self._http = http
+        self._source = source
 
     async def list(
         self,
@@ -106,19 +114,35 @@ class ChatApi:
 
         After `resync_required` the snapshots (`list`, `get`) say what was missed. `deltas` shows
         answers as they are said; those have no id, and the whole row supersedes them.
+        Over a client's WebSocket there is one watcher at a time: it may watch all sessions.
         """
-        where = "/v1/chat/events" if session is None else f"{_path(session)}/events"
-        wish = Wish("GET", with_query(where, {"deltas": 1 if deltas else None}))
         place = Place(after)
-        async with aclosing(follow_events(self._http, wish, place)) as events:
+        if session is not None and self._source is not None:
+            # The WebSocket shows all sessions, and so refuses none.
+            await self.get(session, limit=1)
+        async with aclosing(self._events(session, place, deltas=deltas)) as events:
             async for event in events:
                 if isinstance(event, Reconnecting):
                     yield event
+                    continue
+                if session is not None and event.frame.get("sessionId", session) != session:
                     continue
                 kind = event.frame.get("event")
                 if kind == "resync_required" or (kind == "connected" and place.after is None):
                     place.after = event.frame["data"]["cursor"]
                 yield event.frame
+
+    async def typing(
+        self, session: str, is_typing: bool = True, *, device_id: str | None = None
+    ) -> ChatTyping:
+        """Tell the user's other devices; it ends by itself after 6 seconds, or with a send."""
+        body = {"typing": is_typing} | ({} if device_id is None else {"device_id": device_id})
+        return await self._http.ask(ChatTyping, "POST", f"{_path(session)}/typing", body)
+
+    async def pending(self, session: str) -> PendingTask | None:
+        """The first task that is not over, with those behind it; None where nothing is due."""
+        found = await self._http.fetch(dict[str, Any], f"{_path(session)}/pending-task")
+        return convert(found, PendingTask) if found else None
 
     async def read(self, session: str, up_to_seq: int | None = None) -> ChatRead:
         """Move the user's read cursor; forward alone, so that a repeat does no harm."""
@@ -145,6 +169,13 @@ class ChatApi:
     async def purge(self, session: str) -> ChatPurged:
         """Remove it and all that was said in it, for ever."""
         return await self._http.ask(ChatPurged, "DELETE", f"{_path(session)}?purge=true")
+
+    def _events(self, session: str | None, place: Place, *, deltas: bool) -> Events:
+        if self._source is not None:
+            return self._source(place, deltas)
+        where = "/v1/chat/events" if session is None else f"{_path(session)}/events"
+        wish = Wish("GET", with_query(where, {"deltas": 1 if deltas else None}))
+        return follow_events(self._http, wish, place)
 
 
 def _path(session: str) -> str:

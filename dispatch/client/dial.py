@@ -20,8 +20,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
+from dispatch.client.decoding import decode_frame
 from dispatch.client.failures import CannotConnect, ending_of, failure_from_status, reason_of
-from dispatch.client.frames import Hello, decode_frame
+from dispatch.client.frames import Hello
+from dispatch.client.transport import Transport
 from dispatch.errors import DispatchError, PeerError
 
 PROTOCOL: Final = Subprotocol("dispatch.v1")
@@ -45,6 +47,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     open_seconds: float = 10.0
     # One reply, or one HTTP exchange, other than a send's.
     reply_seconds: float = 30.0
+    # How often a quiet connection is asked for a sign of life, and how long that may take: a line
+    # that died without a word (a laptop that slept, a firewall) is noticed after both.
+    heartbeat_seconds: float = 20.0
+    heartbeat_answer_seconds: float = 20.0
     # Items that wait for a slow `async for`, per conversation; beyond it the conversation is
     # left and resumed from its position once they are taken.
     buffer_bytes_max: int = 16 * 1024 * 1024
@@ -93,10 +99,11 @@ def jittered(options: Options, attempt: int) -> float:
     return options.random() * min(options.backoff_seconds_max, bound)
 
 
-async def dial(address: Address, options: Options) -> tuple[ClientConnection, Hello]:
-    """Open a connection and read its hello."""
-    try:
-        connection = await connect(
+class _Dialler(connect):
+    """websockets' own dialling, on the line of a transport if there is one."""
+
+    def __init__(self, address: Address, options: Options, transport: Transport | None) -> None:
+        super().__init__(
             address.websocket,
             subprotocols=[PROTOCOL],
             additional_headers=address.headers(),
@@ -105,9 +112,25 @@ async def dial(address: Address, options: Options) -> tuple[ClientConnection, He
             # A proxy of the environment cannot reach this machine's own loopback.
             proxy=None if address.is_loopback else True,
             open_timeout=options.open_seconds,
+            ping_interval=options.heartbeat_seconds,
+            ping_timeout=options.heartbeat_answer_seconds,
             close_timeout=1,
             max_size=FRAME_BYTES_MAX,
         )
+        self._transport = transport
+
+    async def open_tcp_connection(self) -> ClientConnection:
+        if self._transport is None:
+            return await super().open_tcp_connection()
+        return await self._transport.open_line(lambda: self.factory(self.ws_uri))
+
+
+async def dial(
+    address: Address, options: Options, transport: Transport | None = None
+) -> tuple[ClientConnection, Hello]:
+    """Open a connection and read its hello."""
+    try:
+        connection = await _Dialler(address, options, transport)
     except InvalidStatus as error:
         raise _refusal(address, error) from error
     except TimeoutError as error:

@@ -1,34 +1,31 @@
 """Server-sent events over connections that break: read, resumed, each frame once.
 
-Neighbours: `groups` and `chats` say what to open and what a frame means; `http` opens it, in a
-thread, since streams are few and the standard library blocks; `patience` decides about the next
-attempt. Frames are plain dicts, as the daemon wrote them.
+Neighbours: `groups` and `chats` say what to open and what a frame means, `http` opens it, and
+`patience` decides about the next attempt; `mirror` brings the same events over a WebSocket. Frames
+are plain dicts, as the daemon wrote them.
 Invariant: ids only grow here: a frame whose id was seen is not given out again, whatever the daemon
 repeats, and a resumed stream asks for what follows the last id.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import anyio
 import msgspec
 
+from dispatch.client.exchange import Method
 from dispatch.client.failures import ConnectionLost
 from dispatch.client.frames import Reconnecting
-from dispatch.client.http import HttpApi, Method
+from dispatch.client.http import HttpApi
 from dispatch.client.patience import Patience
 from dispatch.errors import DispatchError, PeerError
 
 Frame = dict[str, Any]
 
-PIECE_BYTES: Final = 64 * 1024
 # A frame carries the whole text of a turn at most (64 MiB by default), escaped.
 EVENT_BYTES_MAX: Final = 256 * 1024 * 1024
 
@@ -40,6 +37,16 @@ class Event(NamedTuple):
 
     id: int | None
     frame: Frame
+
+
+class Events(Protocol):
+    """Events as they come, to be closed; over connections that break."""
+
+    def __aiter__(self) -> AsyncIterator[Event | Reconnecting]: ...
+
+    def aclose(self) -> Awaitable[object]:
+        """Be done with it."""
+        ...
 
 
 class Wish(NamedTuple):
@@ -138,28 +145,16 @@ async def _stream(
     http: HttpApi, wish: Wish, after: int | None, patience: Patience
 ) -> AsyncGenerator[Event, None]:
     """The events of one connection."""
-    content = None if wish.body is None else msgspec.json.encode(wish.body)
     headers = dict(_HEADERS)
     if wish.method == "GET" and after is not None:
         headers["Last-Event-ID"] = str(after)
-    # Of its own: streams must not use up the threads that everything else takes turns in.
-    limiter = anyio.CapacityLimiter(1)
-    reply = await http.in_thread(
-        lambda: http.open(wish.method, wish.path, content, headers=headers), limiter
-    )
-    # A thread that waits for the next byte is woken by the end of the connection alone.
-    line = socket.socket(fileno=os.dup(reply.fileno()))
-    try:
-        if reply.headers.get_content_type() != _HEADERS["Accept"]:
+    async with await http.open(wish.method, wish.path, wish.body, headers=headers) as reply:
+        kind = (reply.header("Content-Type") or "").partition(";")[0].strip().lower()
+        if kind != _HEADERS["Accept"]:
             # Something in between that answers for the daemon would be asked for ever.
             raise PeerError(f"the reply to {wish.method} {wish.path} is no event stream")
         patience.worked()
         lines = EventLines()
-        while piece := await http.in_thread(lambda: reply.read1(PIECE_BYTES), limiter):
+        while piece := await reply.piece():
             for event in lines.feed(piece):
                 yield event
-    finally:
-        with contextlib.suppress(OSError):
-            line.shutdown(socket.SHUT_RDWR)
-        line.close()
-        reply.close()

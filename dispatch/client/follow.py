@@ -3,43 +3,57 @@
 Neighbours: `session` hands it the frames of its conversation and subscribes it again on every new
 connection; `cursor` decides what is new. The reader of the socket never waits for the consumer: a
 consumer that is too slow loses its subscription, not its place, and goes on from there.
-Invariant: at most `buffer_bytes_max` wait here, whatever the consumer does.
+Invariant: at most `buffer_bytes_max` wait in its `inbox`, whatever the consumer does.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
-import anyio
 import msgspec
 
+from dispatch.client.commands import encode_command
 from dispatch.client.cursor import Cursor
-from dispatch.client.frames import (
-    ConversationFrame,
-    Item,
-    Reconnecting,
-    Snapshot,
-    Subscribed,
-    encode_command,
-)
+from dispatch.client.frames import ConversationFrame, Item, Reconnecting, Snapshot, Subscribed
 from dispatch.client.http import HttpApi
+from dispatch.client.inbox import Inbox
 from dispatch.errors import DispatchError, Gone
 
-# What an item costs beside its bytes on the wire, so that many tiny ones count too.
-ITEM_BYTES: Final = 512
-
 State = Literal["new", "asked", "live", "behind", "over"]
+
+
+class Follower(Protocol):
+    """What a session keeps alive over its connections."""
+
+    # One follower a topic and client; `unsubscription` is the frame that ends it.
+    topic: str
+    unsubscription: bytes
+
+    def subscription(self) -> list[bytes] | None:
+        """The frames that (re)subscribe from the present place; None if that is not wanted now."""
+        ...
+
+    def is_asked_by(self, ref: str) -> bool:
+        """Whether a reply is to the present subscription."""
+        ...
+
+    def lost(self, reason: str) -> None:
+        """The connection is gone; the session subscribes again on the next."""
+        ...
+
+    def end(self, failure: DispatchError | None) -> None:
+        """Nothing more will come."""
+        ...
 
 
 class Port(NamedTuple):
     """What a follower needs of its session."""
 
     write: Callable[[bytes], Awaitable[None]]
-    enter: Callable[[Follow], None]
-    leave: Callable[[Follow], Awaitable[None]]
+    enter: Callable[[Follower], None]
+    leave: Callable[[Follower], Awaitable[None]]
     http: HttpApi
     buffer_bytes_max: int
 
@@ -53,16 +67,16 @@ class Follow:
 
     def __init__(self, port: Port, conversation_id: str, cursor: Cursor) -> None:
         """Nothing is asked of the daemon before the first item is."""
-        self.conversation_id = conversation_id
+        self.conversation_id = self.topic = conversation_id
+        self.unsubscription = encode_command(
+            "chat.unsubscribe", {"conversationId": conversation_id}
+        )
         self._port = port
         self._cursor = cursor
         self._state: State = "new"
         self._ref = ""
         self._asked_count = 0
-        self._items: deque[tuple[Item, int]] = deque()
-        self._bytes_waiting = 0
-        self._wake = anyio.Event()
-        self._failure: DispatchError | None = None
+        self._inbox: Inbox[Item] = Inbox(port.buffer_bytes_max)
 
     @property
     def position(self) -> str | None:
@@ -72,7 +86,7 @@ class Follow:
     @property
     def bytes_waiting(self) -> int:
         """What the items that wait to be taken cost; about `buffer_bytes_max` at most."""
-        return self._bytes_waiting
+        return self._inbox.bytes_waiting
 
     async def __aenter__(self) -> Follow:
         return self
@@ -93,19 +107,13 @@ class Follow:
             self._port.enter(self)
             await self._ask()
         while True:
-            if self._items:
-                item, size = self._items.popleft()
-                self._bytes_waiting -= size
+            item = self._inbox.take()
+            if item is not None:
                 return await self._complete(item)
-            if self._failure is not None:
-                raise self._failure
-            if self._state == "over":
-                raise StopAsyncIteration
             if self._state == "behind":
                 await self._ask()
-                continue
-            self._wake = anyio.Event()
-            await self._wake.wait()
+            else:
+                await self._inbox.changed()
 
     async def close(self) -> None:
         """Stop following; the conversation goes on."""
@@ -115,14 +123,13 @@ class Follow:
 
     def end(self, failure: DispatchError | None) -> None:
         """The session is over, or this conversation is."""
-        self._failure = self._failure or failure
         self._state = "over"
-        self._wake.set()
+        self._inbox.end(failure)
 
     def lost(self, reason: str) -> None:
         """The connection is gone; the session subscribes again on the next."""
         if self._state in {"asked", "live"}:
-            self._put(Reconnecting(reason), 0)
+            self._inbox.put(Reconnecting(reason), 0)
             self._state = "asked"
             self._ref = ""
 
@@ -131,14 +138,14 @@ class Follow:
 
         Unsubscribing first makes the subscription a new one, also where a send made one already.
         """
-        if self._state == "over" or (self._state == "behind" and self._items):
+        if self._state == "over" or (self._state == "behind" and len(self._inbox)):
             return None
         self._state = "asked"
         self._asked_count += 1
         self._ref = f"follow-{self._asked_count}:{self.conversation_id}"
         fields = {"conversationId": self.conversation_id}
         return [
-            encode_command("chat.unsubscribe", {**fields}),
+            self.unsubscription,
             encode_command("chat.subscribe", {**fields, **self._cursor.resume(), "ref": self._ref}),
         ]
 
@@ -151,12 +158,12 @@ class Follow:
         elif self._state != "live":
             # Of a subscription that was given up; the next one starts from the cursor.
             return
-        if self._bytes_waiting > self._port.buffer_bytes_max:
+        if self._inbox.is_full:
             self._state = "behind"
             return
         item = self._cursor.accept(frame)
         if item is not None:
-            self._put(item, size)
+            self._inbox.put(item, size)
 
     def is_asked_by(self, ref: str) -> bool:
         """Whether a reply is to the present subscription."""
@@ -165,11 +172,6 @@ class Follow:
     def deleted(self) -> None:
         """The conversation is gone; what was said before is still to be taken."""
         self.end(Gone(f"conversation {self.conversation_id} was deleted"))
-
-    def _put(self, item: Item, size: int) -> None:
-        self._items.append((item, size + ITEM_BYTES))
-        self._bytes_waiting += size + ITEM_BYTES
-        self._wake.set()
 
     async def _ask(self) -> None:
         for frame in self.subscription() or ():

@@ -1,14 +1,13 @@
 """What the daemon says on `dispatch.v1`, as types; the source is `protocol/native.md`, Part 2.
 
-Neighbours: `session` reads frames and answers calls with them, `cursor` turns those of a
-conversation into items. Decoded once, by tag; an unknown frame type is skipped and an unknown
-event becomes `UnknownEvent`, because a newer daemon may say more than this client knows.
+Neighbours: `decoding` makes these of bytes, `session` answers calls with them, `cursor` turns those
+of a conversation into items; `mirrored` are the frames of the other dialects.
 Invariant: `encode_item` gives a frame's JSON object, which `decode_frame` reads back.
 """
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
@@ -20,9 +19,9 @@ from dispatch.core.events import (
     RequestOption,
     RequestOutcome,
     RequestQuestion,
-    decode_event,
+    TextDelta,
 )
-from dispatch.errors import DispatchError, PeerError
+from dispatch.errors import DispatchError
 
 
 class Frame(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, rename="camel"):
@@ -255,24 +254,12 @@ class Delta(msgspec.Struct, frozen=True):
         """Give it to `follow(after=…)` to go on from here, also in another process."""
         return self.frame.position
 
+    @property
+    def text(self) -> str:
+        """What it adds to the answer; empty for every event but `TextDelta`."""
+        return self.event.delta if isinstance(self.event, TextDelta) else ""
 
-ServerFrame = (
-    Hello
-    | Accepted
-    | Stopped
-    | Forked
-    | Subscribed
-    | History
-    | DeltaFrame
-    | RequestOpened
-    | RequestDone
-    | Snapshot
-    | ReadMoved
-    | Truncated
-    | Deleted
-    | ChatError
-    | PlainError
-)
+
 ConversationFrame = (
     Subscribed | History | Delta | RequestOpened | RequestDone | Snapshot | ReadMoved | Truncated
 )
@@ -282,69 +269,9 @@ Item = ConversationFrame | Reconnecting
 """What following a conversation yields."""
 
 
-class _Head(msgspec.Struct):
-    type: str
-
-
-class _Ids(msgspec.Struct, rename="camel"):
-    type: str
-    conversation_id: str
-    turn_id: str = ""
-
-
-_FRAMES: Final[msgspec.json.Decoder[ServerFrame]] = msgspec.json.Decoder(ServerFrame)
-_HEADS: Final = msgspec.json.Decoder(_Head)
-_IDS: Final = msgspec.json.Decoder(_Ids)
 _ENCODER: Final = msgspec.json.Encoder()
-_KNOWN: Final = frozenset(
-    str(kind.__struct_config__.tag) for kind in ServerFrame.__args__ if kind is not Frame
-)
-
-FrameType = Literal["chat.send", "chat.subscribe", "chat.unsubscribe", "chat.stop", "chat.fork"]
-
-
-def decode_frame(text: bytes | str) -> ServerFrame | None:
-    """Read one frame; None for a type that this client does not know."""
-    try:
-        return _FRAMES.decode(text)
-    except msgspec.DecodeError as error:
-        try:
-            kind = _HEADS.decode(text).type
-        except msgspec.DecodeError:
-            raise PeerError("the server sent a frame that is not a JSON object") from error
-        if kind in _KNOWN:
-            raise PeerError(
-                f"the server sent a {kind} frame that makes no sense: {error}"
-            ) from error
-        return None
-
-
-def decode_delta(frame: DeltaFrame) -> Delta:
-    """Read the event inside."""
-    try:
-        ids = _IDS.decode(frame.event)
-    except msgspec.DecodeError as error:
-        raise PeerError(f"the server sent an event that makes no sense: {error}") from error
-    event: AnyEvent | UnknownEvent
-    try:
-        event = decode_event(bytes(frame.event))
-    except msgspec.DecodeError:
-        event = UnknownEvent(ids.type)
-    return Delta(ids.conversation_id, ids.turn_id, event, frame)
 
 
 def encode_item(item: Item | Accepted) -> bytes:
     """An item as the frame it came in."""
     return _ENCODER.encode(item.frame if isinstance(item, Delta) else item)
-
-
-def encode_command(kind: FrameType, fields: dict[str, object]) -> bytes:
-    """One frame to the daemon; fields that are None are left out."""
-    present = {name: value for name, value in fields.items() if value is not None}
-    return _ENCODER.encode({"type": kind, **present})
-
-
-def camel(name: str) -> str:
-    """A field's name as it is on the wire."""
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)

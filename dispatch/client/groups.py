@@ -1,12 +1,12 @@
 """Groups: a message to several agents, their answers as they come, the same on every device.
 
-    groups = GroupApi(client.http)
-    group = await groups.create(["opus", "codex"])
-    async for frame in groups.send(group.id, "hello"):
+    group = await client.groups.create(["opus", "codex"])
+    async for frame in client.groups.send(group.id, "hello"):
         print(frame)
 
-Neighbours: `http` asks what is asked once, `events` reads streams and resumes them; the types are
-the dialect's own (`protocol.groups.schema`). Source: `protocol/groups.md`.
+Neighbours: `http` asks what is asked once, `events` reads streams and resumes them, `mirror` brings
+the same over a client's WebSocket; the types are the dialect's own (`protocol.groups.schema`).
+Source: `protocol/groups.md`.
 Invariant: a send is carried out once or raises, over any number of connections; a watcher has the
 frames that follow its snapshot, each once, or another snapshot in their place.
 """
@@ -14,13 +14,13 @@ frames that follow its snapshot, each once, or another snapshot in their place.
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final, Literal
 
 from msgspec import UNSET
 
-from dispatch.client.events import Event, Frame, Place, Wish, follow_events
+from dispatch.client.events import Event, Events, Frame, Place, Wish, follow_events
 from dispatch.client.frames import Reconnecting
 from dispatch.client.http import HttpApi, path_part, with_query
 from dispatch.errors import Gone, PeerError
@@ -28,6 +28,7 @@ from dispatch.protocol.groups.schema import (
     GroupConversation,
     GroupDeleted,
     GroupList,
+    GroupRead,
     GroupSnapshot,
     GroupStopped,
 )
@@ -36,12 +37,17 @@ from dispatch.protocol.groups.schema import (
 _LOOKS_MAX: Final = 3
 
 
-class GroupApi:
-    """The verbs of groups, over a client's HTTP."""
+GroupSource = Callable[[str, Place], Events]
+"""A group's frames from behind a place on."""
 
-    def __init__(self, http: HttpApi) -> None:
-        """Nothing is opened before something is asked."""
+
+class GroupApi:
+    """The verbs of groups: `client.groups`, or over HTTP alone."""
+
+    def __init__(self, http: HttpApi, source: GroupSource | None = None) -> None:
+        """Nothing is opened before something is asked. `source`: else an event stream a watcher."""
         self._http = http
+        self._source = source or self._stream
 
     async def list(self) -> tuple[GroupConversation, ...]:
         """All groups of the account, newest activity first."""
@@ -52,12 +58,60 @@ class GroupApi:
         body = {"memberFamiliarIds": list(members), **_given(title=title)}
         return await self._http.ask(GroupConversation, "POST", "/api/groups", body)
 
+    async def adopt(
+        self,
+        sessions: Mapping[str, str],
+        *,
+        members: Sequence[str] | None = None,
+        title: str | None = None,
+        group_id: str | None = None,
+    ) -> GroupConversation:
+        """A group of conversations that exist, by agent; the same ones find the same group.
+
+        `members`: their order, else that of their names. `group_id`: what the group is to be named.
+        """
+        body = _given(
+            sessionIds=dict(sessions),
+            memberFamiliarIds=None if members is None else list(members),
+            title=title,
+            clientGroupId=group_id,
+        )
+        return await self._http.ask(GroupConversation, "POST", "/api/groups/adopt", body)
+
     async def get(
-        self, group: str, *, after_seq: int | None = None, limit: int | None = None
+        self,
+        group: str,
+        *,
+        after_seq: int | None = None,
+        limit: int | None = None,
+        resync: bool = False,
     ) -> GroupSnapshot:
-        """The group and its rows behind a seq, with the text so far of those that are open."""
-        path = with_query(_path(group), {"afterSeq": after_seq, "limit": limit})
-        return await self._http.fetch(GroupSnapshot, path)
+        """The group and its rows behind a seq, with the text so far of those that are open.
+
+        `resync` insists on a moment in which nobody answers; else `turn_in_progress` is raised.
+        """
+        query = {"afterSeq": after_seq, "limit": limit, "resync": 1 if resync else None}
+        return await self._http.fetch(GroupSnapshot, with_query(_path(group), query))
+
+    async def read(self, group: str, up_to_seq: int) -> GroupRead:
+        """Move the user's read cursor; forward alone, so that a repeat does no harm."""
+        body = {"upToSeq": up_to_seq}
+        return await self._http.ask(GroupRead, "POST", f"{_path(group)}/read", body)
+
+    async def rename(self, group: str, title: str) -> GroupConversation:
+        """Name it; until then it has the names of its members."""
+        return await self._patch(group, {"title": title})
+
+    async def change_members(
+        self, group: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()
+    ) -> GroupConversation:
+        """Let agents join from the next message on, and end what others were saying."""
+        lists = {"addMemberFamiliarIds": add, "removeMemberFamiliarIds": remove}
+        return await self._patch(group, {name: list(who) for name, who in lists.items() if who})
+
+    async def set_members(self, group: str, members: Sequence[str]) -> GroupConversation:
+        """All members, in their order."""
+        return await self._patch(group, {"memberFamiliarIds": list(members)})
 
     async def send(
         self,
@@ -98,8 +152,7 @@ class GroupApi:
             snapshot = await self._standing(group, settled, place)
             settled = snapshot.settled_seq
             yield snapshot
-        wish = Wish("GET", f"{_path(group)}/stream")
-        async with aclosing(follow_events(self._http, wish, place)) as events:
+        async with aclosing(self._source(group, place)) as events:
             async for event in events:
                 if isinstance(event, Event) and event.frame.get("id") == "resume-gap":
                     snapshot = await self._standing(group, settled, place)
@@ -128,6 +181,12 @@ class GroupApi:
         """Delete it; `sessions`: what becomes of the conversations, else as they came to be."""
         path = with_query(_path(group), {"sessions": sessions})
         return await self._http.ask(GroupDeleted, "DELETE", path)
+
+    async def _patch(self, group: str, body: dict[str, object]) -> GroupConversation:
+        return await self._http.ask(GroupConversation, "PATCH", _path(group), body)
+
+    def _stream(self, group: str, place: Place) -> Events:
+        return follow_events(self._http, Wish("GET", f"{_path(group)}/stream"), place)
 
     async def _standing(self, group: str, after_seq: int, place: Place) -> GroupSnapshot:
         """A snapshot that says from where to follow, and that place."""

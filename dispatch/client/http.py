@@ -1,137 +1,46 @@
 """What is asked once and answered once: history, lists, export, answers to an agent's questions.
 
 Neighbours: `session` reads history through it after a gap; `cli` uses it without a WebSocket.
-The standard library's HTTP in a worker thread: a few requests a minute need no client of their own.
-Redirects are refused, so that a token never follows one to another host.
+`exchange` says what a request is, `network` carries it, `replies` are the types of the answers.
 Invariant: every failure is a `DispatchError`, and only reads are tried again.
 """
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from http.client import HTTPException, HTTPResponse
-from typing import Final, Literal, TypedDict, TypeVar, Unpack
+from typing import Final, TypedDict, TypeVar, Unpack
 from urllib.parse import quote, urlencode
 
 import anyio
-import anyio.to_thread
 import msgspec
 
+from dispatch.client.commands import camel
 from dispatch.client.dial import Address, Options, jittered
-from dispatch.client.failures import (
-    CannotConnect,
-    ConnectionLost,
-    failure_from_status,
-    failure_from_wire,
-    reason_of,
+from dispatch.client.exchange import Carrier, Method, Reply, Request, read_all
+from dispatch.client.failures import CannotConnect, failure_from_status, failure_from_wire
+from dispatch.client.line_http import LineHttp
+from dispatch.client.network import NetworkHttp
+from dispatch.client.replies import (
+    Agents,
+    AgentStanding,
+    ConversationList,
+    ConversationSummary,
+    HistoryPage,
+    Metrics,
+    Models,
+    QueueReply,
+    ReadState,
+    StopReply,
 )
-from dispatch.client.frames import camel
-from dispatch.core.content import StoredChunk
-from dispatch.core.events import Response, TokenUsage
+from dispatch.client.transport import Transport
+from dispatch.core.events import Response
 from dispatch.errors import DispatchError, PeerError
 
 T = TypeVar("T")
 
-Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
-
-PIECE_BYTES: Final = 64 * 1024
-
-
-class Reply(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """The body of a reply."""
-
-
-class HistoryPage(Reply, frozen=True):
-    """Sealed chunks, in order."""
-
-    chunks: tuple[StoredChunk, ...]
-    latest_seq: int
-
-
-class ConversationSummary(Reply, frozen=True):
-    """A line of the list. Times in epoch milliseconds."""
-
-    id: str
-    created_at: int
-    last_activity_at: int
-    title: str
-    status: str
-    workspace_id: str
-    compacted_from: str | None = None
-
-
-class ConversationList(Reply, frozen=True):
-    """Newest activity first."""
-
-    conversations: tuple[ConversationSummary, ...]
-
-
-class Models(Reply, frozen=True):
-    """What `model` accepts: `AGENT` or `AGENT/MODEL`."""
-
-    models: tuple[str, ...]
-
-
-class AgentStanding(Reply, frozen=True):
-    """How an agent is: `problem` says why it cannot run now; of its turns `running` and `waiting`
-    count those of this moment, and `turns_max` may run at a time (None: as many as there are).
-    """
-
-    name: str
-    kind: str
-    running: int
-    waiting: int
-    models: tuple[str, ...] = ()
-    steer: bool = False
-    is_default: bool = False
-    turns_max: int | None = None
-    problem: str | None = None
-
-
-class Agents(Reply, frozen=True):
-    """The configured agents, the default one first."""
-
-    agents: tuple[AgentStanding, ...]
-
-
-class TurnMetrics(Reply, frozen=True):
-    """What one sealed turn cost."""
-
-    turn_id: str
-    usage: TokenUsage | None = None
-    duration_ms: float | None = None
-
-
-class Metrics(Reply, frozen=True):
-    """Of the sealed turns of a conversation."""
-
-    turns: tuple[TurnMetrics, ...]
-
-
-class StopReply(Reply, frozen=True):
-    """Whether a turn was running and has been told to stop."""
-
-    conversation_id: str
-    aborted_turn: bool
-
-
-class QueuedMessage(Reply, frozen=True):
-    """A message that waits for its turn. `queued_at` in epoch milliseconds."""
-
-    id: str
-    text: str
-    queued_at: int
-
-
-class QueueReply(Reply, frozen=True):
-    """The queue after a message was added; `started_turn` if nothing was running."""
-
-    conversation_id: str
-    started_turn: bool
-    queue: tuple[QueuedMessage, ...] = ()
+# A refusal is a sentence; more is something in between that has a page of its own to show.
+REFUSAL_BYTES_MAX: Final = 64 * 1024
 
 
 class HistoryQuery(TypedDict, total=False):
@@ -167,23 +76,24 @@ class _ExportedTurn(msgspec.Struct, rename="camel"):
 _TURN_OPENING: Final = b'{"type":"turn",'
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: object, **__: object) -> None:
-        """Answer every redirect as what it is: not the daemon."""
-
-
 class HttpApi:
     """The HTTP routes of a daemon."""
 
     def __init__(
-        self, address: Address, options: Options | None = None, *, read_attempts: int = 1
+        self,
+        address: Address,
+        options: Options | None = None,
+        *,
+        read_attempts: int = 1,
+        transport: Transport | None = None,
     ) -> None:
         """Nothing is opened until something is asked. `read_attempts`: how often if it fails."""
         self._read_attempts = read_attempts
         self._address = address
         self.options = options or Options()
-        proxies = urllib.request.ProxyHandler({} if address.is_loopback else None)
-        self._opener = urllib.request.build_opener(proxies, _NoRedirects)
+        self._carrier: Carrier = (
+            NetworkHttp(address) if transport is None else LineHttp(address, transport)
+        )
 
     async def history(self, conversation_id: str, **query: Unpack[HistoryQuery]) -> HistoryPage:
         """Sealed chunks; all of them without a query."""
@@ -216,10 +126,24 @@ class HttpApi:
         path = f"/conversations/{path_part(conversation_id)}/queue"
         return await self.ask(QueueReply, "POST", path, {"text": text})
 
-    async def read(self, conversation_id: str, up_to_seq: int) -> None:
-        """Move the user's read cursor."""
+    async def read(self, conversation_id: str, up_to_seq: int) -> ReadState:
+        """Move the user's read cursor; forward alone, so that a repeat does no harm."""
         path = f"/conversations/{path_part(conversation_id)}/read"
-        await self.ask(object, "POST", path, {"upToSeq": up_to_seq})
+        return await self.ask(ReadState, "POST", path, {"upToSeq": up_to_seq})
+
+    async def rename(self, conversation_id: str, title: str) -> None:
+        """Name a conversation."""
+        path = f"/conversations/{path_part(conversation_id)}/title"
+        await self.ask(object, "PUT", path, {"title": title})
+
+    async def close(self, conversation_id: str) -> StopReply:
+        """Stop what runs, drop what waits; a later message opens the conversation again."""
+        path = f"/conversations/{path_part(conversation_id)}/close"
+        return await self.ask(StopReply, "POST", path)
+
+    async def delete(self, conversation_id: str) -> None:
+        """Remove a conversation for ever; its id is `Gone` from then on."""
+        await self.ask(object, "DELETE", f"/conversations/{path_part(conversation_id)}")
 
     async def respond(self, conversation_id: str, response: Response) -> None:
         """Answer an agent's question; `RequestClosed` if somebody was faster."""
@@ -231,12 +155,9 @@ class HttpApi:
     async def export(self, conversation_id: str) -> AsyncGenerator[bytes, None]:
         """Everything about a conversation, as NDJSON, in pieces as they come."""
         path = f"/conversations/{path_part(conversation_id)}/export"
-        reply = await self.in_thread(lambda: self.open("GET", path, None))
-        try:
-            while piece := await self.in_thread(lambda: reply.read1(PIECE_BYTES)):
+        async with await self.open("GET", path) as reply:
+            while piece := await reply.piece():
                 yield piece
-        finally:
-            reply.close()
 
     async def outcomes(self, conversation_id: str) -> dict[int, str]:
         """How each sealed turn ended, by the seq of its last chunk; reads a whole export."""
@@ -271,75 +192,51 @@ class HttpApi:
         wait_seconds: float = 0,
     ) -> T:
         """One exchange, never repeated; `wait_seconds`: how long the daemon itself may wait."""
-        content = None if body is None else msgspec.json.encode(body)
-
-        def exchange() -> bytes:
-            patience = self.options.reply_seconds + wait_seconds
-            with self.open(method, path, content, patience_seconds=patience) as reply:
-                return reply.read()
-
-        text = await self.in_thread(exchange)
+        patience = self.options.reply_seconds + wait_seconds
+        async with await self.open(method, path, body, patience_seconds=patience) as reply:
+            text = await read_all(reply)
         try:
             return msgspec.json.decode(text, type=kind)
         except msgspec.DecodeError as error:
             raise PeerError(f"the reply to {method} {path} makes no sense: {error}") from error
 
-    def open(
+    async def open(
         self,
         method: Method,
         path: str,
-        content: bytes | None,
+        body: object = None,
         *,
         headers: Mapping[str, str] | None = None,
         patience_seconds: float | None = None,
-    ) -> HTTPResponse:
-        """Send a request and wait for the head of its reply; blocks."""
-        request = urllib.request.Request(
-            self._address.http + path,
-            data=content,
-            method=method,
-            headers={**(headers or {}), **self._address.headers()},
-        )
-        patience = self.options.reply_seconds if patience_seconds is None else patience_seconds
+    ) -> Reply:
+        """Send a request and wait for the head of its reply; leave that with `async with`."""
+        content = None if body is None else msgspec.json.encode(body)
+        sent = {**(headers or {}), **self._address.headers()}
         if content is not None:
-            request.add_header("Content-Type", "application/json")
+            sent["Content-Type"] = "application/json"
+        patience = self.options.reply_seconds if patience_seconds is None else patience_seconds
+        reply = await self._carrier.open(Request(method, path, sent, content, patience))
+        if 200 <= reply.status < 300:
+            return reply
+        async with reply:
+            raise await self._refusal(reply)
+
+    async def _refusal(self, reply: Reply) -> DispatchError:
+        """What the daemon refused, or something in between that answers for it."""
+        words = f"{self._address.http} answers HTTP {reply.status}"
         try:
-            reply: HTTPResponse = self._opener.open(request, timeout=patience)
-        except urllib.error.HTTPError as error:
-            with error:
-                raise _refusal(error, self._address) from error
-        return reply
-
-    async def in_thread(
-        self, call: Callable[[], T], limiter: anyio.CapacityLimiter | None = None
-    ) -> T:
-        """Run what blocks; a cancelled caller does not wait for it."""
-        try:
-            return await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
-        except TimeoutError as error:
-            raise ConnectionLost(f"no answer from {self._address.http}") from error
-        except urllib.error.URLError as error:
-            cause = error.reason
-            reason = reason_of(cause) if isinstance(cause, OSError) else cause
-            raise CannotConnect(f"cannot connect to {self._address.http}: {reason}") from error
-        except (OSError, HTTPException) as error:
-            raise ConnectionLost(f"the connection to {self._address.http} was lost") from error
-
-
-def _refusal(error: urllib.error.HTTPError, address: Address) -> DispatchError:
-    try:
-        failure = msgspec.json.decode(error.read(PIECE_BYTES), type=_Failure)
-    except (msgspec.DecodeError, OSError, HTTPException):
-        return failure_from_status(error.code, f"{address.http} answers HTTP {error.code}")
-    if failure.code is None:
-        return failure_from_status(error.code, failure.error)
-    return failure_from_wire(
-        failure.error,
-        failure.code,
-        status=error.code,
-        retryable=error.code in {429, 503},
-        retry_after_ms=failure.retry_after_ms or _retry_after_ms(error.headers["Retry-After"]),
-    )
+            failure = msgspec.json.decode(await read_all(reply, REFUSAL_BYTES_MAX), type=_Failure)
+        except (msgspec.DecodeError, CannotConnect):
+            return failure_from_status(reply.status, words)
+        if failure.code is None:
+            return failure_from_status(reply.status, failure.error)
+        return failure_from_wire(
+            failure.error,
+            failure.code,
+            status=reply.status,
+            retryable=reply.status in {429, 503},
+            retry_after_ms=failure.retry_after_ms or _retry_after_ms(reply.header("Retry-After")),
+        )
 
 
 def _retry_after_ms(text: str | None) -> int | None:

@@ -19,27 +19,20 @@ import anyio
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from dispatch.client.calls import Call, Calls
+from dispatch.client.chats import ChatApi
+from dispatch.client.commands import FrameType, camel, encode_command
 from dispatch.client.cursor import Cursor
+from dispatch.client.decoding import ServerFrame, decode_frame
 from dispatch.client.dial import Address, Options, dial, jittered
-from dispatch.client.failures import OUR_FAULT, CannotConnect, ConnectionLost, ending_of
-from dispatch.client.follow import Follow, Port
-from dispatch.client.frames import (
-    Accepted,
-    ChatError,
-    Deleted,
-    DeltaFrame,
-    Forked,
-    FrameType,
-    Hello,
-    PlainError,
-    ServerFrame,
-    Stopped,
-    camel,
-    decode_delta,
-    decode_frame,
-    encode_command,
-)
+from dispatch.client.failures import CannotConnect, ending_of
+from dispatch.client.follow import Follow, Follower, Port
+from dispatch.client.followers import Followers
+from dispatch.client.frames import Accepted, ChatError, Forked, Hello, PlainError, Stopped
+from dispatch.client.groups import GroupApi
 from dispatch.client.http import HttpApi
+from dispatch.client.mirror import Mirror, chats_topic, group_topic
+from dispatch.client.transport import Transport
 from dispatch.core.commands import OnBusy, ReasoningEffort
 from dispatch.core.events import Image
 from dispatch.errors import DispatchError, PeerError, Refused, TooLarge
@@ -53,7 +46,6 @@ STABLE_SECONDS: Final = 5.0
 # Of history after a gap: the connection was just lost, so the daemon may be restarting.
 READ_ATTEMPTS: Final = 4
 
-Reply = Accepted | Stopped | Forked
 R = TypeVar("R", Accepted, Stopped, Forked)
 
 
@@ -70,35 +62,23 @@ class SendFields(TypedDict, total=False):
     workspace_id: str | None
 
 
-class _Call:
-    """A request that waits for its reply."""
-
-    def __init__(self, frame: bytes, *, is_repeatable: bool) -> None:
-        self.frame = frame
-        self.is_repeatable = is_repeatable
-        self.is_sent = False
-        self.reply: Reply | None = None
-        self.failure: DispatchError | None = None
-        self.done = anyio.Event()
-
-    def settle(self, outcome: Reply | DispatchError) -> None:
-        if isinstance(outcome, DispatchError):
-            self.failure = outcome
-        else:
-            self.reply = outcome
-        self.done.set()
-
-
 class Client:
-    """`async with Client() as client`: send, follow, stop, fork; everything else is `client.http`.
+    """`async with Client() as client`: send, follow, stop, fork.
 
+    `client.groups` and `client.chats` are the other dialects, watched over the same connection;
+    `client.http` is what is asked once: history, lists, read cursors, answers to an agent.
     `url` and `token` default to the environment's `DISPATCH_URL` and `DISPATCH_TOKEN`. Entering
     raises `CannotConnect` if nothing answers; later losses are resumed, unless the daemon said not
     to come back, which every call and iterator then raises.
     """
 
     def __init__(
-        self, url: str | None = None, *, token: str | None = None, options: Options | None = None
+        self,
+        url: str | None = None,
+        *,
+        token: str | None = None,
+        options: Options | None = None,
+        transport: Transport | None = None,
     ) -> None:
         """Nothing is opened before `async with`."""
         self._options = options or Options()
@@ -106,12 +86,23 @@ class Client:
             url or os.environ.get("DISPATCH_URL") or DEFAULT_URL,
             token or os.environ.get("DISPATCH_TOKEN") or None,
         )
-        self.http = HttpApi(self._address, self._options, read_attempts=READ_ATTEMPTS)
+        self._transport = transport
+        self.http = HttpApi(
+            self._address, self._options, read_attempts=READ_ATTEMPTS, transport=transport
+        )
+        self._port = Port(
+            self._write, self._enter, self._leave, self.http, self._options.buffer_bytes_max
+        )
+        self.groups = GroupApi(
+            self.http, lambda group, place: Mirror(self._port, group_topic(group), place)
+        )
+        self.chats = ChatApi(
+            self.http, lambda place, deltas: Mirror(self._port, chats_topic(deltas=deltas), place)
+        )
         self._hello = Hello("")
         self._link: ClientConnection | None = None
-        self._calls: dict[str, _Call] = {}
-        self._calls_count = 0
-        self._follows: dict[str, Follow] = {}
+        self._calls = Calls()
+        self._followers = Followers()
         self._failure: DispatchError | None = None
         self._attempt = 0
 
@@ -159,10 +150,7 @@ class Client:
 
         One follower a conversation and client.
         """
-        port = Port(
-            self._write, self._enter, self._leave, self.http, self._options.buffer_bytes_max
-        )
-        return Follow(port, conversation_id, Cursor(after=after, since_seq=since_seq))
+        return Follow(self._port, conversation_id, Cursor(after=after, since_seq=since_seq))
 
     async def stop(self, conversation_id: str, turn_id: str | None = None) -> Stopped:
         """Stop the running turn, or only that one."""
@@ -181,29 +169,27 @@ class Client:
         """Send a command under a fresh ref and wait for its reply."""
         if self._failure is not None:
             raise self._failure
-        self._calls_count += 1
-        ref = f"call-{self._calls_count}"
+        ref = self._calls.new_ref()
         frame = encode_command(frame_type, {**fields, "ref": ref})
         bound = self._hello.limits.frame_bytes_max
         if len(frame) > bound:
             raise TooLarge(f"the message has {len(frame)} bytes; the server takes {bound}")
-        call = self._calls[ref] = _Call(frame, is_repeatable=is_repeatable)
+        call = Call(ref, frame, is_repeatable=is_repeatable)
+        self._calls.add(call)
         try:
             # A send waits as long as the client is patient; its caller may be less so.
             with anyio.fail_after(None if is_repeatable else self._options.reply_seconds):
                 await self._transmit(call)
-                await call.done.wait()
+                reply = await call.reply()
         except TimeoutError as error:
             raise CannotConnect(f"{self._address.http} gave no reply") from error
         finally:
-            del self._calls[ref]
-        if call.failure is not None:
-            raise call.failure
-        if not isinstance(call.reply, kind):
+            self._calls.drop(call)
+        if not isinstance(reply, kind):
             raise PeerError(f"the server answered {frame_type} with another frame")
-        return call.reply
+        return reply
 
-    async def _transmit(self, call: _Call) -> None:
+    async def _transmit(self, call: Call) -> None:
         if self._link is None or call.is_sent:
             # `_announce` sends it on the next connection.
             return
@@ -216,25 +202,21 @@ class Client:
             with contextlib.suppress(ConnectionClosed):
                 await self._link.send(frame, text=True)
 
-    def _enter(self, follow: Follow) -> None:
+    def _enter(self, follower: Follower) -> None:
         if self._failure is not None:
             raise self._failure
-        if follow.conversation_id in self._follows:
-            raise Refused(f"this client already follows {follow.conversation_id}")
-        self._follows[follow.conversation_id] = follow
+        self._followers.enter(follower)
 
-    async def _leave(self, follow: Follow) -> None:
-        self._follows.pop(follow.conversation_id, None)
-        await self._write(
-            encode_command("chat.unsubscribe", {"conversationId": follow.conversation_id})
-        )
+    async def _leave(self, follower: Follower) -> None:
+        self._followers.leave(follower)
+        await self._write(follower.unsubscription)
 
     async def _dial(self, patience_seconds: float | None) -> ClientConnection:
         """Try until it works, patience ends, or the daemon says no."""
         began = anyio.current_time()
         while True:
             try:
-                connection, self._hello = await dial(self._address, self._options)
+                connection, self._hello = await dial(self._address, self._options, self._transport)
             except CannotConnect as failure:
                 waited = anyio.current_time() - began
                 if patience_seconds is not None and waited >= patience_seconds:
@@ -253,8 +235,7 @@ class Client:
         try:
             while True:
                 reason = await self._serve(connection)
-                for follow in self._follows.values():
-                    follow.lost(reason)
+                self._followers.lost(reason)
                 await self._pause()
                 connection = await self._dial(self._options.patience_seconds)
         except DispatchError as failure:
@@ -280,23 +261,14 @@ class Client:
         reason, failure = ending_of(outcome)
         if failure is not None:
             raise failure
-        self._lose_calls(reason, outcome.rcvd.code if outcome.rcvd else None)
+        self._calls.lost(reason, outcome.rcvd.code if outcome.rcvd else None)
         return reason
-
-    def _lose_calls(self, reason: str, code: int | None) -> None:
-        for call in self._calls.values():
-            if call.is_sent and code in OUR_FAULT:
-                call.settle(PeerError(f"the server could not read the request: {reason}"))
-            elif call.is_sent and not call.is_repeatable:
-                call.settle(ConnectionLost(f"{reason}: whether it was done is unknown"))
-            call.is_sent = False
 
     async def _announce(self) -> None:
         """On a new connection: follow what is followed, repeat what has no answer."""
-        for follow in list(self._follows.values()):
-            for frame in follow.subscription() or ():
-                await self._write(frame)
-        for call in list(self._calls.values()):
+        for frame in self._followers.subscriptions():
+            await self._write(frame)
+        for call in self._calls.unsent():
             await self._transmit(call)
 
     async def _read(self, connection: ClientConnection) -> ConnectionClosed | DispatchError:
@@ -314,35 +286,17 @@ class Client:
     def _take(self, frame: ServerFrame, size: int) -> None:
         """Hand a frame to whom it is for; never waits."""
         match frame:
-            case Hello():
-                pass
             case Accepted() | Stopped() | Forked():
-                if call := self._calls.get(frame.ref or ""):
-                    call.settle(frame)
+                self._calls.settle(frame.ref, frame)
             case ChatError() | PlainError():
-                ref = frame.ref or ""
-                if call := self._calls.get(ref):
-                    call.settle(frame.failure())
-                for follower in list(self._follows.values()):
-                    if follower.is_asked_by(ref):
-                        self._follows.pop(follower.conversation_id).end(frame.failure())
-            case Deleted(conversation_id=conversation_id):
-                if conversation_id in self._follows:
-                    self._follows.pop(conversation_id).deleted()
-            case DeltaFrame():
-                delta = decode_delta(frame)
-                if follow := self._follows.get(delta.conversation_id):
-                    follow.offer(delta, size)
+                self._calls.settle(frame.ref, frame.failure())
+                self._followers.take(frame, size)
             case _:
-                if follow := self._follows.get(frame.conversation_id):
-                    follow.offer(frame, size)
+                self._followers.take(frame, size)
 
     def _end(self, failure: DispatchError | None) -> None:
         """Nothing more will come: tell everybody who waits."""
         self._failure = failure or Refused("the client is closed")
         self._link = None
-        for call in self._calls.values():
-            call.settle(self._failure)
-        for follow in self._follows.values():
-            follow.end(failure)
-        self._follows.clear()
+        self._calls.end(self._failure)
+        self._followers.end(failure)

@@ -249,3 +249,37 @@ def test_reading_is_told_in_words(http: HttpServer) -> None:
     assert "1 unread" in first.stderr
     second = dispatch("chats", "read", "c-1", url=http.url)
     assert (second.stdout, second.stderr) == ("", "nothing new\n")
+
+
+def test_a_session_is_renamed_put_away_taken_back_and_cancelled(http: HttpServer) -> None:
+    cancelled = {"task_id": "t-1", "status": "cancelled"}
+    http.answers = [(200, session(title="New"))] * 3 + [(200, cancelled)]
+    assert lines(dispatch("chats", "rename", "c-1", "New", url=http.url)) == [session(title="New")]
+    assert dispatch("chats", "archive", "c-1", url=http.url).exit_code == 0
+    assert dispatch("chats", "restore", "c-1", url=http.url).exit_code == 0
+    assert lines(dispatch("chats", "cancel", "c-1", "--task", "t-1", url=http.url)) == [cancelled]
+    assert [(method, path, body) for method, path, body, _ in http.seen] == [
+        ("PATCH", "/v1/chat/c-1", {"title": "New"}),
+        ("DELETE", "/v1/chat/c-1", None),
+        ("POST", "/v1/chat/c-1/restore", None),
+        ("POST", "/v1/chat/c-1/cancel", {"task_id": "t-1"}),
+    ]
+
+
+def test_a_session_is_removed_only_after_a_yes(http: HttpServer) -> None:
+    http.answers = [(200, {"id": "c-1", "purged": True})]
+    assert dispatch("chats", "purge", "c-1", url=http.url, stdin="n\n").exit_code == 1
+    assert http.seen == []
+    assert dispatch("chats", "purge", "c-1", "--yes", url=http.url).exit_code == 0
+    assert http.seen[0][:2] == ("DELETE", "/v1/chat/c-1?purge=true")
+
+
+@pytest.mark.usefixtures("terminal")
+def test_what_is_due_is_listed_on_a_terminal(http: HttpServer) -> None:
+    waiting = {"task_id": "t-2", "status": "queued", "created_at": AT}
+    running = {"task_id": "t-1", "status": "running", "created_at": AT, "queued_tasks": [waiting]}
+    http.answers = [(200, running), (200, {})]
+    _, first, second = dispatch("chats", "pending", "c-1", url=http.url).stdout.splitlines()
+    assert first.split() == ["t-1", "running", AT]
+    assert second.split() == ["t-2", "queued", AT]
+    assert "nothing is due" in dispatch("chats", "pending", "c-1", url=http.url).stderr

@@ -268,3 +268,38 @@ def test_an_interrupted_send_leaves_the_answers_to_the_daemon(
     result = dispatch("groups", "send", "g-1", "hi", url=http.url)
     assert result.exit_code == 130
     assert "dispatch groups stop g-1 ends them" in result.stderr
+
+
+def test_a_group_is_renamed_and_its_members_are_changed(http: HttpServer) -> None:
+    http.answers = [(200, group(title="Team"))] * 3
+    assert lines(dispatch("groups", "rename", "g-1", "Team", url=http.url)) == [group(title="Team")]
+    assert dispatch("groups", "add", "g-1", "opus", "codex", url=http.url).exit_code == 0
+    assert dispatch("groups", "remove", "g-1", "codex", url=http.url).exit_code == 0
+    assert [(method, body) for method, _, body, _ in http.seen] == [
+        ("PATCH", {"title": "Team"}),
+        ("PATCH", {"addMemberFamiliarIds": ["opus", "codex"]}),
+        ("PATCH", {"removeMemberFamiliarIds": ["codex"]}),
+    ]
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_changed_group_is_shown_with_its_members_on_a_terminal(http: HttpServer) -> None:
+    http.answers = [(200, group(title=f"Team {ESCAPE}"))]
+    shown = dispatch("groups", "rename", "g-1", "Team", url=http.url).stdout
+    assert shown.startswith("Team ")
+    assert shown.endswith("(opus, codex)\n")
+    assert "\x1b" not in shown
+
+
+def test_a_group_is_deleted_only_after_a_yes(http: HttpServer) -> None:
+    deleted = {"ok": True, "deleted": True, "sessionsDeleted": ["c-1"], "sessionsKept": []}
+    http.answers = [(200, deleted)] * 2
+    assert dispatch("groups", "delete", "g-1", url=http.url, stdin="n\n").exit_code == 1
+    assert http.seen == []
+    assert lines(dispatch("groups", "delete", "g-1", "--yes", url=http.url)) == [deleted]
+    result = dispatch("groups", "delete", "g-1", "--sessions", "keep", url=http.url, stdin="y\n")
+    assert result.exit_code == 0
+    assert [path for _, path, _, _ in http.seen] == [
+        "/api/groups/g-1",
+        "/api/groups/g-1?sessions=keep",
+    ]

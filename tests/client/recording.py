@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from dispatch.client.frames import ServerFrame, decode_frame
+from dispatch.client.decoding import ServerFrame, decode_frame
 from dispatch.core.content import Fold, StoredChunk, decode_line
 from dispatch.core.events import AnyEvent, TextDelta, TurnSealed, UserMessage, encode_event
 

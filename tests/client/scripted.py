@@ -22,6 +22,8 @@ from dispatch.client import Client, Options
 
 Frame = dict[str, Any]
 
+PASSED_OVER = {"chat.unsubscribe", "group.unsubscribe", "chats.unsubscribe", "ping"}
+
 # Nothing is waited for between attempts; how long a wait is, is tested by itself.
 EAGER = Options(backoff_seconds=0, reply_seconds=10)
 
@@ -42,7 +44,7 @@ class Peer:
             frame = json.loads(await self._connection.recv())
             if frame["type"] == kind:
                 return frame  # type: ignore[no-any-return]
-            assert frame["type"] in {"chat.unsubscribe", "ping"}, frame
+            assert frame["type"] in PASSED_OVER, frame
 
     async def cut(self) -> None:
         """Vanish, without a close frame; what was said before still arrives."""

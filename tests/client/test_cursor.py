@@ -12,14 +12,8 @@ from hypothesis import strategies as st
 
 from dispatch.client.answer import Transcript
 from dispatch.client.cursor import Cursor
-from dispatch.client.frames import (
-    DeltaFrame,
-    History,
-    ServerFrame,
-    Snapshot,
-    Subscribed,
-    decode_delta,
-)
+from dispatch.client.decoding import ServerFrame, decode_delta
+from dispatch.client.frames import DeltaFrame, History, Snapshot, Subscribed
 from dispatch.core.events import (
     AnyEvent,
     Done,

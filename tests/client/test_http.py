@@ -57,13 +57,13 @@ async def test_what_changes_something_is_posted_with_its_body(server: HttpServer
     server.answers = [
         (200, {"conversationId": "c", "abortedTurn": True}),
         (200, queue),
-        (200, {}),
+        (200, {"conversationId": "c", "lastReadSeq": 7, "unread": 2}),
         (200, {}),
     ]
     api = server.api()
     assert (await api.stop("c")).aborted_turn
     assert (await api.queue("c", "hi")).queue[0].id == "q"
-    await api.read("c", 7)
+    assert (await api.read("c", 7)).unread == 2
     await api.respond("c", Response("r1", approved=True))
     assert [(method, path, body) for method, path, body, _ in server.seen] == [
         ("POST", "/conversations/c/stop", None),
