@@ -1,8 +1,9 @@
 """Generates what of protocol/ has its truth in the code: errors, close codes, limits and schemas.
 
-Run by `scripts/protocol`; with `--check` nothing is written, and a page that is not current is an
-error. The reason beside a limit is the comment above it in `dispatch/settings.py`. Pages that are
-written by hand have their error codes between two marks.
+Run by `scripts/protocol`; with `--check` nothing is written, and a page that is not current, or
+that nothing makes any more, is an error. `schemas`, `openapi`, `asyncapi` and `typescript` make the
+machine-readable ones. The reason beside a limit is the comment above it in `dispatch/settings.py`.
+Pages that are written by hand have their error codes between two marks.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ import sys
 from pathlib import Path
 
 import msgspec
-from openapi import openapi_page
 
 from dispatch import errors, settings
+from dispatch.agents.openai.failures import HEADINGS
 from dispatch.protocol import sessions
 from dispatch.protocol.groups import refusals
+from scripts.asyncapi import asyncapi_page
+from scripts.openapi import openapi_page
+from scripts.schemas import schema_pages
+from scripts.typescript import typescript_page
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKS = "<!-- codes -->\n", "<!-- /codes -->\n"
@@ -53,6 +58,11 @@ def errors_page() -> str:
         "Codes of `error` events inside a turn: `unknown_agent`, `unknown_model`, `agent_failed`,",
         "`spawn_failed`, `cwd_refused`, `bad_event`, `too_large`, `event_too_large`,",
         "`turn_too_large`, `timeout`, `interrupted`, and whatever an agent's provider says.\n",
+        "Of an `openai` agent also `key_missing`, where there is no key and one is needed, and:\n",
+        "| code | what people read |",
+        "|---|---|",
+        *(f"| `{code}` | {said} |" for code, said in HEADINGS.items()),
+        "",
         "## WebSocket close codes\n",
         "4000-4499: reconnect and resume. 4500-4999: stop, and tell a person.\n",
         "| code | name | meaning |",
@@ -154,13 +164,22 @@ def main(arguments: list[str]) -> int:
         "groups.md": _with_codes("groups.md", group_codes()),
         "chat-sessions.md": _with_codes("chat-sessions.md", session_codes()),
         "openapi.json": openapi_page(),
+        "asyncapi.json": asyncapi_page(),
+        "dispatch.d.ts": typescript_page(),
+        **schema_pages(),
     }
     stale = []
+    for path in (ROOT / "protocol" / "schemas").glob("*"):
+        if f"schemas/{path.name}" not in pages:
+            stale.append(f"schemas/{path.name}")
+            if "--check" not in arguments:
+                path.unlink()
     for name, text in pages.items():
         path = ROOT / "protocol" / name
         if not path.exists() or path.read_text("utf-8") != text:
             stale.append(name)
             if "--check" not in arguments:
+                path.parent.mkdir(exist_ok=True)
                 path.write_text(text, "utf-8")
     if stale and "--check" in arguments:
         print(f"not current: {', '.join(stale)}; run scripts/protocol", file=sys.stderr)

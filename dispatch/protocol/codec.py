@@ -17,6 +17,9 @@ from dispatch.errors import PeerError
 Object = dict[str, Any]
 
 CONTAINERS_MAX: Final = 10_000
+# Of what comes back as it was sent, a `ref` or an id: no frame is answered with its own megabyte.
+ECHO_CHARACTERS_MAX: Final = 128
+_REF_MAX: Final = 2**53
 
 _DECODER: Final = msgspec.json.Decoder()
 # Also one that does not end, or each of its escaped quotes would be tried as a beginning.
@@ -39,6 +42,19 @@ def read_object(data: bytes, *, depth_max: int, containers_max: int = CONTAINERS
     if brackets > depth_max and _is_deeper(value, depth_max):
         raise PeerError(f"JSON nested deeper than {depth_max}")
     return value
+
+
+def echoed_ref(value: object) -> str | int | None:
+    """What of a client's `ref` comes back: a name or a number, and no longer than one."""
+    match value:
+        case bool():
+            return None
+        case int():
+            return value if abs(value) < _REF_MAX else None
+        case str():
+            return value if len(value) <= ECHO_CHARACTERS_MAX else None
+        case _:
+            return None
 
 
 def _openings(data: bytes) -> int:

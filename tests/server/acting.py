@@ -37,6 +37,8 @@ from dispatch.runtime.clock import Clock
 from dispatch.runtime.live import Live
 from dispatch.settings import AgentSettings, AuthSettings, Limits, Settings, StorageSettings
 from dispatch.storage.port import Store
+from tests.protocol.published import saw_line
+from tests.protocol.replies import http_client
 
 GUARD_SECONDS = 10.0
 
@@ -160,16 +162,21 @@ class Reading:
         """Read up to the next event of a kind."""
         with anyio.fail_after(GUARD_SECONDS):
             async for line in self._lines:
-                self.events.append(json.loads(line))
+                self._take(line)
                 if self.events[-1]["type"] == kind:
                     return self.events[-1]
         raise AssertionError(f"the stream ended before {kind}: {types(self.events)}")
+
+    def _take(self, line: str) -> None:
+        event = json.loads(line)
+        saw_line(event)
+        self.events.append(event)
 
     async def rest(self) -> list[dict[str, Any]]:
         """Read to the end; everything that was read."""
         with anyio.fail_after(GUARD_SECONDS):
             async for line in self._lines:
-                self.events.append(json.loads(line))
+                self._take(line)
         return self.events
 
 
@@ -197,7 +204,7 @@ async def staged(
     agents: dict[str, Agent] = {"plain": plain, "actor": actor}
     async with (
         running(chosen, store=store, agents=agents, clock=clock) as daemon,
-        httpx.AsyncClient(base_url=daemon.url, timeout=GUARD_SECONDS, trust_env=False) as http,
+        http_client(daemon.url, timeout=GUARD_SECONDS) as http,
     ):
         yield Stage(daemon, http, actor, plain)
 
@@ -205,7 +212,10 @@ async def staged(
 def lines(text: str) -> list[dict[str, Any]]:
     """The objects of NDJSON."""
     assert text.endswith("\n")
-    return [json.loads(line) for line in text.removesuffix("\n").split("\n")]
+    found = [json.loads(line) for line in text.removesuffix("\n").split("\n")]
+    for value in found:
+        saw_line(value)
+    return found
 
 
 def types(events: list[dict[str, Any]]) -> list[str]:

@@ -119,7 +119,8 @@ async def test_head_of_a_streamed_reply_has_no_body(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/web", "/nowhere", "/conversations/c/nothing", "/conversations/", "/health/", "//health"]
+    "path",
+    ["/web", "/nowhere", "/conversations/c/nothing", "/conversations/", "/health/", "//health"],
 )
 async def test_anything_else_is_404_in_json(stage: Stage, path: str) -> None:
     reply = await stage.http.get(stage.daemon.url + path)

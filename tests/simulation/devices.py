@@ -14,6 +14,7 @@ import anyio
 
 from dispatch.protocol.chat.frames import SUBPROTOCOL
 from dispatch.server.credential import ANYONE
+from tests.protocol.published import saw_frame
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -136,7 +137,13 @@ class Socket:
 
     def _deliver(self, data: bytes) -> None:
         for text in unframed(data):
-            self._device.receive(json.loads(text))
+            frame = json.loads(text)
+            try:
+                saw_frame(frame, is_v1=self.subprotocol is not None)
+            except AssertionError as error:
+                # Raised in here, it would look like a defect of the connection.
+                self._device.world.trouble.append(str(error))
+            self._device.receive(frame)
 
 
 class Shown(NamedTuple):

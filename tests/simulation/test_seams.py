@@ -28,6 +28,7 @@ from dispatch.testing import (
     YieldingStore,
     broker_on,
 )
+from tests.protocol.published import saw_frame
 from tests.simulation.devices import unframed
 
 SMALL = Limits(ring_events_max=4, delta_bytes_max=60, catch_up_bytes_max=200)
@@ -43,6 +44,7 @@ class Peer:
         self.bytes_waiting = self.bytes_behind = 0
         self.last_pong, self.unanswered_since = 0.0, None
         self.frames: list[dict[str, Any]] = []
+        self.trouble: list[str] = []
         self.pauses_at: str | None = None
         self._arrived = asyncio.Event()
         self.connection: Any = hub.accept(ANYONE, "")
@@ -54,6 +56,11 @@ class Peer:
     def write(self, data: bytes) -> None:
         for text in unframed(data):
             frame = json.loads(text)
+            try:
+                saw_frame(frame)
+            except AssertionError as error:
+                # Raised in here, it would look like a defect of the connection.
+                self.trouble.append(str(error))
             self.frames.append(frame)
             if frame["type"] == self.pauses_at:
                 self.pause()
@@ -75,6 +82,7 @@ class Peer:
         while self.kinds.count(kind) < times:
             self._arrived.clear()
             await self._arrived.wait()
+        assert self.trouble == []
 
     @property
     def kinds(self) -> list[str]:

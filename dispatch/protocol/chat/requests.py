@@ -23,14 +23,12 @@ from dispatch.core.identity import (
     parse_position,
 )
 from dispatch.errors import PeerError, UnknownType
-from dispatch.protocol.codec import Object
+from dispatch.protocol.codec import ECHO_CHARACTERS_MAX, Object, echoed_ref
 
 EFFORTS: Final = get_args(ReasoningEffort)
 BUSY_CHOICES: Final = get_args(OnBusy)
 LABEL_CHARACTERS_MAX: Final = 200
 _REASON_CHARACTERS_MAX: Final = 200
-# Of what comes back as it was sent: a frame is not answered with its own megabyte.
-_ECHO_CHARACTERS_MAX: Final = 256
 _RESPONSES: Final = msgspec.json.Decoder(Response)
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -118,9 +116,9 @@ class BadFrame(PeerError):
         """`conversation` and `ref` are echoed if they are what they should be."""
         super().__init__(message)
         self.conversation: str | None = None
-        if isinstance(conversation, str) and len(conversation) <= _ECHO_CHARACTERS_MAX:
+        if isinstance(conversation, str) and len(conversation) <= ECHO_CHARACTERS_MAX:
             self.conversation = conversation
-        self.ref = _ref(ref)
+        self.ref = echoed_ref(ref)
 
 
 class UnknownFrame(UnknownType):
@@ -129,7 +127,7 @@ class UnknownFrame(UnknownType):
     def __init__(self, message: str, ref: object = None) -> None:
         """`ref` is echoed if it is what it should be."""
         super().__init__(message)
-        self.ref = _ref(ref)
+        self.ref = echoed_ref(ref)
 
 
 def read_frame(frame: Object) -> Frame:
@@ -144,21 +142,8 @@ def read_frame(frame: Object) -> Frame:
         command = reader(frame)
     except PeerError as error:
         raise BadFrame(error.message, frame.get("conversationId"), frame.get("ref")) from None
-    ref = _ref(frame.get("ref"))
+    ref = echoed_ref(frame.get("ref"))
     return command if ref is None else msgspec.structs.replace(command, ref=ref)
-
-
-def _ref(value: object) -> str | int | None:
-    """What is echoed: a name or a number, and no longer than one."""
-    match value:
-        case bool():
-            return None
-        case int():
-            return value if abs(value) < 2**53 else None
-        case str():
-            return value if len(value) <= _ECHO_CHARACTERS_MAX else None
-        case _:
-            return None
 
 
 def conversation_of(command: Frame) -> ConversationId | None:

@@ -1,7 +1,8 @@
 """The dialect of chat sessions, `/v1/chat`: what clients say, how they are told, what goes wrong.
 
 `requests` reads bodies, queries and WebSocket frames, `frames` shows sessions, messages and what
-happens to them; here are the errors, which both the routes and the runtime raise. The contract is
+happens to them; `schema` (routes) and `kinds` (events and a WebSocket) are what is published, as
+types. Here are the errors, which both the routes and the runtime raise. The contract is
 `protocol/chat-sessions.md`.
 Invariant: a snapshot and the frames say the same of the same row; every error has a code in
 capitals and a status.

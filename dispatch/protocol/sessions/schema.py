@@ -195,7 +195,11 @@ class ChatFrame(Wire, frozen=True):
 # ---------------------------------------------------------------- bodies
 
 
-class CreateChatBody(Wire, frozen=True):
+class Body(Wire, frozen=True, forbid_unknown_fields=True):
+    """What a client sends: strict, a key that nobody knows is refused. Camel case passes, too."""
+
+
+class CreateChatBody(Body, frozen=True):
     """`POST /v1/chat`."""
 
     agent_key: Word
@@ -203,33 +207,33 @@ class CreateChatBody(Wire, frozen=True):
     workspace_id: Title | UnsetType | None = UNSET
 
 
-class ChatMessageBody(Wire, frozen=True):
+class ChatMessageBody(Body, frozen=True):
     """`POST /v1/chat/:id/messages`."""
 
     content: Annotated[str, Meta(min_length=1)]
     client_message_id: Word | UnsetType | None = UNSET
 
 
-class RenameChatBody(Wire, frozen=True):
+class RenameChatBody(Body, frozen=True):
     """`PATCH /v1/chat/:id`."""
 
     title: Title
 
 
-class ReadChatBody(Wire, frozen=True):
+class ReadChatBody(Body, frozen=True):
     """`POST /v1/chat/:id/read`; without a seq, as far as it goes."""
 
     up_to_seq: Annotated[int, Meta(ge=0)] | UnsetType | None = UNSET
 
 
-class ChatTypingBody(Wire, frozen=True):
+class ChatTypingBody(Body, frozen=True):
     """`POST /v1/chat/:id/typing`."""
 
     typing: bool
     device_id: Word | UnsetType | None = UNSET
 
 
-class CancelChatBody(Wire, frozen=True):
+class CancelChatBody(Body, frozen=True):
     """`POST /v1/chat/:id/cancel`; without a task, the running one, else the oldest queued."""
 
     task_id: Word | UnsetType | None = UNSET

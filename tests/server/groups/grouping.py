@@ -33,6 +33,8 @@ from dispatch.core.identity import LOCAL
 from dispatch.runtime.groups.timeline import GroupTimeline
 from dispatch.settings import AgentSettings, AuthSettings, Limits, Settings, StorageSettings
 from dispatch.storage.port import Store
+from tests.protocol.published import saw, saw_frame
+from tests.protocol.replies import http_client
 
 GUARD_SECONDS = 10.0
 NAMES = ("ann", "bob", "cy", "dee")
@@ -232,6 +234,7 @@ class Socket:
         """The next frame."""
         with anyio.fail_after(GUARD_SECONDS):
             frame: Payload = json.loads(await self.connection.recv())
+        saw_frame(frame)
         self.frames.append(frame)
         return frame
 
@@ -264,7 +267,9 @@ def told(text: str) -> list[Told]:
         assert data.startswith("data: ")
         assert len(ids) <= 1
         number = int(ids[0].removeprefix("id: ")) if ids else None
-        found.append(Told(number, json.loads(data.removeprefix("data: "))))
+        event = json.loads(data.removeprefix("data: "))
+        saw("GroupStreamFrame", event)
+        found.append(Told(number, event))
     return found
 
 
@@ -322,7 +327,7 @@ async def playing(
     agents: dict[str, Agent] = dict(members)
     async with (
         running(chosen, store=store, agents=agents) as daemon,
-        httpx.AsyncClient(base_url=daemon.url, timeout=GUARD_SECONDS, trust_env=False) as http,
+        http_client(daemon.url, timeout=GUARD_SECONDS) as http,
     ):
         yield Band(daemon, http, members, gates)
 

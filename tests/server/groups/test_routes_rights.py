@@ -15,6 +15,7 @@ import pytest
 
 from dispatch.server.call import Call
 from dispatch.settings import AuthSettings, AuthToken
+from tests.protocol.replies import http_client
 from tests.server.groups.grouping import Band, is_group_end, playing, settings, until
 
 
@@ -48,7 +49,7 @@ async def refused(
     band: Band, user: str | None, method: str, path: str, body: str = ""
 ) -> tuple[int, str]:
     headers = {} if user is None else bearer(user)
-    async with httpx.AsyncClient(base_url=band.daemon.url, trust_env=False) as http:
+    async with http_client(band.daemon.url) as http:
         reply = await http.request(method, path, content=body, headers=headers)
     said = reply.json()
     assert said.keys() == {"ok", "error", "code"}

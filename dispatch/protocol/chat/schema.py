@@ -1,0 +1,330 @@
+"""What travels on the routes of the native dialect, as types: for `openapi.json` and tests.
+
+Neighbours: the `routes_*` of `server` write what is answered and have the last word about
+bodies; `wishes` has what a message may bring along, `shown` the events of a turn.
+Invariant: what may be absent on the wire is `UNSET` here, what may be null is None.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from dispatch.core.commands import ReasoningEffort
+from dispatch.core.content import AnyChunk, Role, StoredChunk
+from dispatch.core.conversation import Status
+from dispatch.core.events import TokenUsage
+from dispatch.core.turn import Outcome
+from dispatch.protocol.chat.kinds import ForkedFrom
+from dispatch.protocol.chat.surfaces import QueuedMessage
+from dispatch.protocol.chat.wire import Count, EpochMs
+from dispatch.protocol.chat.wishes import Label, Path, SendFields, Text
+
+Said = Annotated[str, Meta(pattern=r"\S", description="Not blank.")]
+
+
+class Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A JSON object of this dialect."""
+
+
+class OfConversation(Wire, frozen=True, kw_only=True):
+    """A reply about one conversation."""
+
+    conversation_id: str
+
+
+class Refusal(Wire, frozen=True, kw_only=True):
+    """Every error of these routes."""
+
+    error: str
+    code: str
+
+
+# ---------------------------------------------------------------- what was said
+
+
+class ChunkPage(Wire, frozen=True, kw_only=True):
+    """`GET /conversations/:id`: chunks ascending; `latestSeq` is the last one's."""
+
+    chunks: tuple[StoredChunk, ...]
+    latest_seq: Count
+
+
+class StepTimes(Wire, frozen=True, kw_only=True):
+    """One call of the model; times in milliseconds."""
+
+    step_id: str
+    usage: TokenUsage
+    ttft_ms: float | UnsetType = UNSET
+    decode_ms: float | UnsetType = UNSET
+    gen_total_ms: float | UnsetType = UNSET
+
+
+class TurnCosts(Wire, frozen=True, kw_only=True):
+    """What a turn took; time in milliseconds."""
+
+    usage: TokenUsage
+    steps: tuple[StepTimes, ...]
+    duration_ms: float | UnsetType = UNSET
+    context_size: int | UnsetType = UNSET
+
+
+class TurnMetrics(TurnCosts, frozen=True, kw_only=True):
+    """What a sealed turn took."""
+
+    turn_id: str
+
+
+class ConversationMetrics(Wire, frozen=True, kw_only=True):
+    """`GET /conversations/:id/metrics`: sealed turns, oldest first."""
+
+    turns: tuple[TurnMetrics, ...]
+
+
+class LastAnswer(OfConversation, frozen=True, kw_only=True):
+    """`GET /conversations/:id/last`: the last answer's text, empty where there is none."""
+
+    content: str
+    turn_id: str | UnsetType = UNSET
+
+
+class ConversationLine(Wire, frozen=True, kw_only=True, tag_field="type", tag="conversation"):
+    """The first line of an export."""
+
+    id: str
+    created_at: EpochMs
+    last_activity_at: EpochMs
+    title: str | None
+    status: Status
+    workspace_id: str
+    last_seq: Count
+    model: str | UnsetType = UNSET
+    reasoning_effort: str | UnsetType = UNSET
+    cwd: str | UnsetType = UNSET
+    forked_from: ForkedFrom | UnsetType = UNSET
+
+
+class TurnLine(Wire, frozen=True, kw_only=True, tag_field="type", tag="turn"):
+    """A sealed turn of an export; its chunks are the lines behind it."""
+
+    turn_id: str
+    outcome: Outcome
+    sealed_at: EpochMs
+    first_seq: int
+    chunk_count: Count
+    metrics: TurnCosts | UnsetType = UNSET
+
+
+class ChunkLine(Wire, frozen=True, kw_only=True, tag_field="type", tag="chunk"):
+    """A chunk of an export."""
+
+    turn_id: str
+    seq: int
+    role: Role
+    chunk: AnyChunk
+
+
+class EndLine(Wire, frozen=True, kw_only=True, tag_field="type", tag="end"):
+    """The last line of an export that is whole."""
+
+    turns: Count
+    chunks: Count
+
+
+EXPORT_LINES: Final[tuple[type[msgspec.Struct], ...]] = (
+    ConversationLine,
+    TurnLine,
+    ChunkLine,
+    EndLine,
+)
+
+# ---------------------------------------------------------------- conversations
+
+
+class ConversationRow(Wire, frozen=True, kw_only=True):
+    """A conversation in a list."""
+
+    id: str
+    created_at: EpochMs
+    last_activity_at: EpochMs
+    title: str | None
+    status: Status
+    workspace_id: str
+    compacted_from: str | UnsetType = UNSET
+
+
+class ConversationList(Wire, frozen=True, kw_only=True):
+    """`GET /conversations`: newest activity first; `next` goes on, where there may be more."""
+
+    conversations: tuple[ConversationRow, ...]
+    next: str | UnsetType = UNSET
+
+
+class ConversationStatus(OfConversation, frozen=True, kw_only=True):
+    """`GET /conversations/:id/status`."""
+
+    is_active: bool
+    status: Status
+
+
+class TurnStopped(OfConversation, frozen=True, kw_only=True):
+    """What a stop or a close ended."""
+
+    aborted_turn: bool
+    turn_id: str | UnsetType = UNSET
+
+
+class MessageQueued(OfConversation, frozen=True, kw_only=True):
+    """The message runs as `turnId`, or waits as `queueId`; the queue behind it."""
+
+    started_turn: bool
+    queue: tuple[QueuedMessage, ...]
+    turn_id: str | UnsetType = UNSET
+    queue_id: str | UnsetType = UNSET
+    duplicate: bool | UnsetType = UNSET
+
+
+class MessageUnqueued(OfConversation, frozen=True, kw_only=True):
+    """Whether it still waited; what waits now."""
+
+    cancelled: bool
+    queue: tuple[QueuedMessage, ...]
+
+
+class RequestAnswered(OfConversation, frozen=True, kw_only=True):
+    """The answer was the first."""
+
+    request_id: str
+    outcome: Literal["answered"]
+
+
+class ConversationRead(OfConversation, frozen=True, kw_only=True):
+    """Where the user's read cursor is, and how many chunks follow it."""
+
+    last_read_seq: Count
+    unread: Count
+
+
+class ConversationForked(OfConversation, frozen=True, kw_only=True):
+    """The new conversation."""
+
+    forked_from: ForkedFrom
+
+
+class ConversationDeleted(OfConversation, frozen=True, kw_only=True):
+    """It is gone for ever."""
+
+    deleted: bool
+
+
+class ConversationOpened(OfConversation, frozen=True, kw_only=True):
+    """Everybody was told."""
+
+
+class ConversationTitle(OfConversation, frozen=True, kw_only=True):
+    """Its title, null where there is none."""
+
+    title: str | None
+
+
+class ConversationModel(OfConversation, frozen=True, kw_only=True):
+    """Its model, null where none was chosen."""
+
+    model: str | None
+
+
+class ConversationEffort(OfConversation, frozen=True, kw_only=True):
+    """Its reasoning effort, null where none was chosen."""
+
+    reasoning_effort: ReasoningEffort | None
+
+
+class ConversationDirectory(OfConversation, frozen=True, kw_only=True):
+    """Where its agent works, null where nobody chose."""
+
+    cwd: str | None
+
+
+class NoServers(OfConversation, frozen=True, kw_only=True):
+    """Language and tool servers: there are none."""
+
+    cwd: None
+    servers: tuple[dict[str, Any], ...]
+
+
+# ---------------------------------------------------------------- bodies
+
+
+class ChatBody(SendFields, frozen=True, kw_only=True):
+    """`POST /chat`: `chat.send` as a body; the message is trimmed."""
+
+    message: Said
+
+
+class QueueBody(SendFields, frozen=True, kw_only=True):
+    """`POST /conversations/:id/queue`."""
+
+    text: Said
+
+
+class StopBody(Wire, frozen=True, kw_only=True):
+    """`POST /conversations/:id/stop`: only this turn."""
+
+    turn_id: str | UnsetType | None = UNSET
+
+
+class OpenBody(Wire, frozen=True, kw_only=True):
+    """`POST /conversations/:id/open`."""
+
+    workspace_id: Label | UnsetType | None = UNSET
+
+
+class ReadBody(Wire, frozen=True, kw_only=True):
+    """`POST /conversations/:id/read`."""
+
+    up_to_seq: Count
+
+
+class ForkBody(Wire, frozen=True, kw_only=True):
+    """`POST /conversations/:id/fork`: the last turn that goes along."""
+
+    turn_id: Text
+
+
+class TitleBody(Wire, frozen=True, kw_only=True):
+    """`PUT /conversations/:id/title`."""
+
+    title: Said
+
+
+class ModelBody(Wire, frozen=True, kw_only=True):
+    """`PUT /conversations/:id/model`."""
+
+    model: Label
+
+
+class EffortBody(Wire, frozen=True, kw_only=True):
+    """`PUT /conversations/:id/reasoning-effort`."""
+
+    reasoning_effort: ReasoningEffort
+
+
+class DirectoryBody(Wire, frozen=True, kw_only=True):
+    """`PUT /conversations/:id/cwd`."""
+
+    cwd: Path
+
+
+class AnswerBody(Wire, frozen=True, kw_only=True):
+    """`POST /conversations/:id/requests/:requestId`: `approved` or `optionId` of an approval,
+    `action` of an input.
+    """
+
+    approved: bool | UnsetType | None = UNSET
+    option_id: str | UnsetType | None = UNSET
+    edited_input: Any = UNSET
+    reason: str | UnsetType | None = UNSET
+    action: Literal["accept", "decline", "cancel"] | UnsetType | None = UNSET
+    answers: dict[str, Any] | UnsetType | None = UNSET
