@@ -1,0 +1,34 @@
+"""Names of channels: what a client chose is an opaque key, what the host chooses VS Code can read.
+
+Neighbours: the host keeps them as aliases of core ids. Source: `protocol/ahp.md`, section Names.
+Invariant: a name is compared whole; only the shape that is minted here is ever taken apart.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from typing import Final
+
+from dispatch.errors import PeerError
+
+ROOT: Final = "ahp-root://"
+URI_CHARACTERS_MAX: Final = 2_048
+"""A name holds another one, encoded; VS Code's have some 150 characters."""
+
+
+def parse_uri(text: object) -> str:
+    """A channel's name; raises `PeerError` for what cannot be one."""
+    if isinstance(text, str) and 0 < len(text) <= URI_CHARACTERS_MAX and ":" in text:
+        return text
+    raise PeerError(f"malformed channel: expected a URI of at most {URI_CHARACTERS_MAX} characters")
+
+
+def session_uri(agent: str, session_id: str) -> str:
+    """A session that was not made by an AHP client; clients read the provider from the scheme."""
+    return f"{agent}:/{session_id}"
+
+
+def chat_uri(session: str, chat_id: str = "default") -> str:
+    """A chat that was not made by an AHP client; the session's name is in it."""
+    encoded = urlsafe_b64encode(session.encode()).decode().rstrip("=")
+    return f"ahp-chat://{chat_id}/{encoded}"
