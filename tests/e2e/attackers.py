@@ -26,6 +26,7 @@ from websockets.asyncio.client import connect
 
 from tests.e2e.process import POLL_SECONDS, DaemonProcess
 from tests.e2e.wire import Frame, Wire, v1_wire
+from tests.protocol.replies import http_client
 
 GUARD_SECONDS = 20.0
 # Between two questions of a bystander: what a person's page does is rarer by far.
@@ -79,7 +80,7 @@ async def old_wire_of(url: str, account: str, user: str) -> AsyncIterator[Wire]:
 def http_of(url: str, account: str = "", user: str = "") -> httpx.AsyncClient:
     """An HTTP client of a person, or of anybody."""
     headers = bearer(account, user) if account else {}
-    return httpx.AsyncClient(base_url=url, headers=headers, timeout=GUARD_SECONDS)
+    return http_client(url, headers=headers, timeout=GUARD_SECONDS)
 
 
 async def pong(wire: Wire) -> list[Frame]:
@@ -205,7 +206,7 @@ def cpu_seconds(daemon: DaemonProcess) -> float:
 
 async def figures(daemon: DaemonProcess) -> dict[str, float]:
     """What `/metrics` says."""
-    async with httpx.AsyncClient(base_url=daemon.url, timeout=GUARD_SECONDS) as http:
+    async with http_client(daemon.url, timeout=GUARD_SECONDS) as http:
         text = (await http.get("/metrics")).text
     return {m[1]: float(m[2]) for m in re.finditer(r"^dispatch_(\w+) ([\d.e+]+)$", text, re.M)}
 

@@ -38,6 +38,7 @@ from tests.e2e.attackers import (
 from tests.e2e.conftest import StartDaemon
 from tests.e2e.process import POLL_SECONDS, DaemonProcess
 from tests.e2e.wire import Wire, old_wire, v1_wire
+from tests.protocol.replies import http_client
 
 SECRET = "a-secret-of-the-tests-that-is-long-enough"
 JWT = """
@@ -174,7 +175,7 @@ async def test_a_token_that_ends_while_it_is_connected_takes_its_connection_alon
 
 async def test_a_stream_ends_with_the_token_that_asked_for_it(jwt_daemon: DaemonProcess) -> None:
     """10 and 16: over HTTP, where there is nobody to sweep."""
-    async with httpx.AsyncClient(base_url=jwt_daemon.url, headers=signed(1.5)) as http:
+    async with http_client(jwt_daemon.url, headers=signed(1.5)) as http:
         with anyio.fail_after(1.5 + CLOSED_SECONDS):
             async with http.stream("POST", "/chat", json={"message": "go"}) as response:
                 assert response.status_code == 200

@@ -230,9 +230,15 @@ PATHS = (
     "/conversations/../../etc/passwd",
     "/conversations/%2e%2e/status",
     "/conversations/x/..%2f..%2fetc",
-    "/",
     "/index.html",
-    "/assets/",
+    "/web/",
+    "/web/page",
+    "/web/../web/client.js",
+    "/web/%2e%2e/cli/commands.py",
+    "/web/..%2fcli%2fcommands.py",
+    "/web/client.js%00",
+    "/web//client.js",
+    "/web/frames.d.ts",
     "/%",
     "/%zz",
     "/\x7f",
@@ -242,7 +248,7 @@ PATHS = (
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_no_path_leads_out_of_the_routes(daemon: DaemonProcess, path: str) -> None:
-    """33: nothing is a file; the answer is an error in JSON that a browser must not guess about."""
+    """33: no file but the page's; the answer is an error in JSON, not to be guessed about."""
     for method in ("GET", "HEAD", "POST", "DELETE"):
         start = f"{method} {path} HTTP/1.1".encode("latin-1")
         answer = await anyio.to_thread.run_sync(ask_raw, daemon, start)

@@ -35,6 +35,7 @@ from tests.e2e.attackers import (
 from tests.e2e.conftest import FAST_ECHO
 from tests.e2e.process import DaemonProcess
 from tests.e2e.wire import old_wire, v1_wire
+from tests.protocol.replies import http_client
 
 TOO_BIG, POLICY = 1009, 4502
 
@@ -341,7 +342,7 @@ async def test_a_request_of_ten_megabytes_is_refused_by_its_length(daemon: Daemo
         for _ in range(160):
             yield b"x" * 65536
 
-    async with httpx.AsyncClient(base_url=daemon.url, timeout=GUARD_SECONDS) as http:
+    async with http_client(daemon.url, timeout=GUARD_SECONDS) as http:
         for content in (b"x" * (10 * MEBIBYTE), endless()):
             try:
                 response = await http.post("/chat", content=content)  # type: ignore[arg-type]

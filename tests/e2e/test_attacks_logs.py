@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
-import httpx
 import pytest
 
 from tests.e2e.agents import config
@@ -29,6 +28,7 @@ from tests.e2e.attackers import (
 from tests.e2e.conftest import FAST_ECHO, StartDaemon
 from tests.e2e.process import DaemonProcess
 from tests.e2e.wire import old_wire
+from tests.protocol.replies import http_client
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ async def test_nothing_that_people_say_and_no_token_reaches_logs_or_metrics(
         session = (await http.post("/auth/session")).headers["set-cookie"].split("=")[1]
         ticket = (await http.post("/auth/ticket")).json()["ticket"]
         metrics = (await http.get("/metrics")).text
-    async with httpx.AsyncClient(base_url=daemon.url) as stranger:
+    async with http_client(daemon.url) as stranger:
         await stranger.get("/models", headers={"Authorization": f"Bearer {c['id']}"})
     await daemon.stop()
     secrets = [*c.values(), token("a", "ann"), session.partition(";")[0], ticket]

@@ -6,7 +6,6 @@ is in `test_slow_readers.py`; here are the other ways to make the daemon hold wh
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 
@@ -53,7 +52,7 @@ async def test_a_turn_without_end_ends_with_a_typed_error_in_bounded_memory(
         )
         with anyio.fail_after(3 * GUARD_SECONDS):
             while not tail or tail[-1]["type"] != "turn-sealed":
-                event = json.loads(await wire.socket.recv()).get("event", {"type": ""})
+                event = (await wire.passing()).get("event", {"type": ""})
                 size += len(event.get("delta", ""))
                 tail = [*tail, event][-3:]
     assert [event["type"] for event in tail] == ["error", "done", "turn-sealed"]

@@ -12,11 +12,12 @@ from tests.e2e.agents import config
 from tests.e2e.conftest import StartDaemon
 from tests.e2e.process import DaemonProcess
 from tests.e2e.wire import v1_wire
+from tests.protocol.replies import http_client
 from tests.server.chats.chatting import Person
 
 
 def client(daemon: DaemonProcess) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=daemon.url, timeout=20.0, trust_env=False)
+    return http_client(daemon.url, timeout=20.0)
 
 
 async def test_a_session_from_the_first_word_to_the_list(daemon: DaemonProcess) -> None:

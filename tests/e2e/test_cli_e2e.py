@@ -45,7 +45,7 @@ async def test_what_was_sent_is_answered_kept_and_listed(daemon: DaemonProcess) 
     assert [(line["seq"], line["role"]) for line in kept] == [(1, "user"), (2, "assistant")]
     [listed] = lines(await run(daemon.url, "list"))
     assert (listed["id"], listed["title"]) == (conversation, "one two three")
-    assert lines(await run(daemon.url, "agents"))[0] == {"model": "echo"}
+    assert lines(await run(daemon.url, "agents"))[0]["name"] == "echo"
 
 
 async def test_a_second_device_sees_the_same_while_it_happens(daemon: DaemonProcess) -> None:

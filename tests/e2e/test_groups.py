@@ -11,6 +11,7 @@ import httpx
 from tests.e2e.agents import config
 from tests.e2e.conftest import StartDaemon
 from tests.e2e.process import DaemonProcess
+from tests.protocol.replies import http_client
 from tests.server.groups.grouping import Payload, Reader, Told, is_group_end, rebuilt, told
 
 CYCLES = int(os.environ.get("DISPATCH_TEST_GROUP_KILL_CYCLES", "12"))
@@ -41,7 +42,7 @@ async def test_what_devices_saw_of_a_group_outlives_every_kill(
     start_daemon: StartDaemon,
 ) -> None:
     daemon = await start_daemon(config(*MEMBERS))
-    async with httpx.AsyncClient(base_url=daemon.url) as http:
+    async with http_client(daemon.url) as http:
         made = await http.post("/api/groups", json={"memberFamiliarIds": list(MEMBERS)})
         group = f"/api/groups/{made.json()['id']}"
     rng = random.Random(7)
@@ -50,7 +51,7 @@ async def test_what_devices_saw_of_a_group_outlives_every_kill(
     for cycle in range(CYCLES):
         answers: list[list[Told]] = [[] for _ in range(MESSAGES)]
         async with (
-            httpx.AsyncClient(base_url=daemon.url, timeout=GUARD_SECONDS) as http,
+            http_client(daemon.url, timeout=GUARD_SECONDS) as http,
             anyio.create_task_group() as tasks,
         ):
             cursor = max((event.id or 0 for event in device), default=0)
@@ -73,7 +74,7 @@ async def check(
     daemon: DaemonProcess, group: str, cycle: int, device: list[Told], answers: list[list[Told]]
 ) -> None:
     """Everything that was shown is there, and each message is in there once."""
-    async with httpx.AsyncClient(base_url=daemon.url, timeout=GUARD_SECONDS) as http:
+    async with http_client(daemon.url, timeout=GUARD_SECONDS) as http:
         for number, answer in enumerate(answers):
             body = message(cycle, number)
             async with http.stream("POST", f"{group}/send", json=body) as reply:
@@ -112,7 +113,7 @@ async def test_a_device_and_a_snapshot_agree_and_the_daemon_ends_in_good_order(
     start_daemon: StartDaemon,
 ) -> None:
     daemon = await start_daemon(config("counter", "failing"))
-    async with httpx.AsyncClient(base_url=daemon.url, timeout=GUARD_SECONDS) as http:
+    async with http_client(daemon.url, timeout=GUARD_SECONDS) as http:
         made = await http.post("/api/groups", json={"memberFamiliarIds": ["counter", "failing"]})
         group = f"/api/groups/{made.json()['id']}"
         answers: list[list[Told]] = [[] for _ in range(5)]

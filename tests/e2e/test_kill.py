@@ -14,6 +14,7 @@ from tests.e2e.agents import config
 from tests.e2e.conftest import StartDaemon
 from tests.e2e.process import DaemonProcess
 from tests.e2e.wire import Frame, Wire, events, text, v1_wire
+from tests.protocol.replies import http_client
 
 CYCLES = int(os.environ.get("DISPATCH_TEST_KILL_CYCLES", "50"))
 CONVERSATIONS = 4
@@ -64,7 +65,7 @@ async def test_fifty_kills_under_running_turns_lose_nothing_that_was_shown(
 async def check_everything_shown_is_kept(
     daemon: DaemonProcess, devices: list[list[Frame]], cycle: int
 ) -> None:
-    async with httpx.AsyncClient(base_url=daemon.url) as http, v1_wire(daemon.url) as wire:
+    async with http_client(daemon.url) as http, v1_wire(daemon.url) as wire:
         listed = (await http.get("/conversations")).json()["conversations"]
         assert {entry["status"] for entry in listed} <= {"idle"}
         for number in range(CONVERSATIONS):
@@ -121,7 +122,7 @@ async def test_queued_turns_run_after_a_kill_and_a_turn_that_ran_never_runs_twic
             await wire.until_type("chat.accepted")
     await daemon.kill()
     await daemon.start()
-    async with v1_wire(daemon.url) as wire, httpx.AsyncClient(base_url=daemon.url) as http:
+    async with v1_wire(daemon.url) as wire, http_client(daemon.url) as http:
         with anyio.fail_after(10):
             while (await http.get("/conversations/c/status")).json()["isActive"]:
                 await http.get("/conversations/c/last")

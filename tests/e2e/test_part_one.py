@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 
 import anyio
-import httpx
 
 from tests.e2e.agents import config
 from tests.e2e.conftest import StartDaemon
 from tests.e2e.process import DaemonProcess
 from tests.e2e.wire import GUARD_SECONDS, events, old_wire, text
+from tests.protocol.replies import http_client
 
 
 async def test_a_turn_is_streamed_to_its_sender_from_user_message_to_seal(
@@ -33,7 +33,7 @@ async def test_a_send_without_an_id_tells_the_minted_one_in_its_events(
     async with old_wire(daemon.url) as wire:
         await wire.send(type="chat.send", message="hi")
         seen = events(await wire.until_event("turn-sealed"))
-    async with httpx.AsyncClient(base_url=daemon.url) as http:
+    async with http_client(daemon.url) as http:
         history = (await http.get(f"/conversations/{seen[0]['conversationId']}")).json()
     assert [chunk["chunk"]["text"] for chunk in history["chunks"]] == ["hi", "hi"]
 
@@ -100,14 +100,14 @@ async def test_a_busy_send_gets_replay_then_the_error_then_live(
     }
     assert [e["type"] for e in events(replay)][:2] == ["user-message", "turn-start"]
     assert text(replay) + text(live) == "".join(f"{n} " for n in range(300))
-    async with httpx.AsyncClient(base_url=daemon.url) as http:
+    async with http_client(daemon.url) as http:
         history = (await http.get("/conversations/c")).json()["chunks"]
     assert [chunk["role"] for chunk in history] == ["user", "assistant"]
 
 
 async def test_a_seal_means_readable_five_hundred_times(daemon: DaemonProcess) -> None:
     """And a send in reaction to the seal is accepted, each time."""
-    async with old_wire(daemon.url) as wire, httpx.AsyncClient(base_url=daemon.url) as http:
+    async with old_wire(daemon.url) as wire, http_client(daemon.url) as http:
         for turn in range(500):
             await wire.send(type="chat.send", conversationId="c", message=f"m{turn}")
             await wire.until_event("turn-sealed")
@@ -122,7 +122,7 @@ async def test_chunks_of_a_running_turn_are_not_visible_before_the_seal(
     start_daemon: StartDaemon,
 ) -> None:
     daemon = await start_daemon(config("endless"))
-    async with old_wire(daemon.url) as wire, httpx.AsyncClient(base_url=daemon.url) as http:
+    async with old_wire(daemon.url) as wire, http_client(daemon.url) as http:
         await wire.send(type="chat.send", conversationId="c", message="go")
         await wire.until_event("text-delta")
         assert (await http.get("/conversations/c")).json() == {"chunks": [], "latestSeq": 0}
@@ -132,7 +132,7 @@ async def test_chunks_of_a_running_turn_are_not_visible_before_the_seal(
 
 async def test_stop_with_a_silent_agent_seals_within_a_second(start_daemon: StartDaemon) -> None:
     daemon = await start_daemon(config("stubborn"))
-    async with old_wire(daemon.url) as wire, httpx.AsyncClient(base_url=daemon.url) as http:
+    async with old_wire(daemon.url) as wire, http_client(daemon.url) as http:
         await wire.send(type="chat.send", conversationId="c", message="go")
         await wire.until_event("tool-call")
         with anyio.fail_after(1.0):
@@ -216,7 +216,7 @@ async def test_a_queue_is_kept_in_order_shown_on_its_surface_and_drained_by_itse
         await wire.send(type="chat.queue.cancel", conversationId="c", messageId=waiting[1]["id"])
         update = (await wire.until_type("update"))["update"]
         assert len(update["spec"]["fields"][0]["payload"]["messages"]) == 1
-        async with httpx.AsyncClient(base_url=daemon.url) as http:
+        async with http_client(daemon.url) as http:
             await http.post("/conversations/c/stop")
         seen = await wire.until_event("turn-start")
         assert [e["text"] for e in events(seen) if e["type"] == "user-message"] == ["second"]

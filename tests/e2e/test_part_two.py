@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import anyio
-import httpx
 
 from tests.e2e.agents import config
 from tests.e2e.conftest import StartDaemon
 from tests.e2e.process import DaemonProcess
 from tests.e2e.wire import Frame, Wire, events, old_wire, text, v1_wire
+from tests.protocol.replies import http_client
 
 
 def positions(frames: list[Frame]) -> list[int]:
@@ -64,7 +64,7 @@ async def test_the_same_send_again_is_the_same_acknowledgement_also_after_a_rest
     assert "duplicate" not in first
     assert second == third == {**first, "duplicate": True}
     assert conflict["code"] == "conflict"
-    async with httpx.AsyncClient(base_url=daemon.url) as http:
+    async with http_client(daemon.url) as http:
         history = (await http.get(f"/conversations/{first['conversationId']}")).json()
     assert len(history["chunks"]) == 2
 
@@ -232,7 +232,7 @@ async def test_a_fork_has_everything_up_to_its_turn_and_goes_its_own_way(
     start_daemon: StartDaemon,
 ) -> None:
     daemon = await start_daemon(config("remembering"))
-    async with v1_wire(daemon.url) as wire, httpx.AsyncClient(base_url=daemon.url) as http:
+    async with v1_wire(daemon.url) as wire, http_client(daemon.url) as http:
         turns = []
         for message in ("one", "two", "three"):
             await wire.send(type="chat.send", conversationId="c", message=message)
@@ -272,7 +272,7 @@ async def test_a_deleted_conversation_is_gone_for_its_watchers_and_for_ever(
     start_daemon: StartDaemon,
 ) -> None:
     daemon = await start_daemon(config("endless"))
-    async with v1_wire(daemon.url) as wire, httpx.AsyncClient(base_url=daemon.url) as http:
+    async with v1_wire(daemon.url) as wire, http_client(daemon.url) as http:
         await wire.send(type="chat.send", conversationId="c", message="go")
         await wire.until_event("text-delta")
         assert (await http.delete("/conversations/c")).status_code == 200
@@ -283,14 +283,14 @@ async def test_a_deleted_conversation_is_gone_for_its_watchers_and_for_ever(
         assert (await wire.until_type("chat.error"))["code"] == "gone"
         await daemon.kill()
         await daemon.start()
-        async with httpx.AsyncClient(base_url=daemon.url) as again:
+        async with http_client(daemon.url) as again:
             assert (await again.get("/conversations/c")).status_code == 410
 
 
 async def test_broadcasts_reach_only_those_that_asked(daemon: DaemonProcess) -> None:
     async with v1_wire(daemon.url) as asked, v1_wire(daemon.url) as silent:
         await asked.send(type="conversations.watch")
-        async with httpx.AsyncClient(base_url=daemon.url) as http:
+        async with http_client(daemon.url) as http:
             await http.put("/conversations/c/title", json={"title": "A name"})
         told = await asked.until_type("conversation.titleChanged")
         assert told["title"] == "A name"
@@ -316,13 +316,13 @@ async def test_a_daemon_that_drains_still_answers_and_starts_nothing(
             status = 200
             with anyio.fail_after(10):
                 while status == 200:
-                    async with httpx.AsyncClient(base_url=daemon.url) as probe:
+                    async with http_client(daemon.url) as probe:
                         status = (await probe.get("/ready")).status_code
             assert status == 503
             async with (
                 v1_wire(daemon.url) as late,
                 old_wire(daemon.url) as old,
-                httpx.AsyncClient(base_url=daemon.url) as http,
+                http_client(daemon.url) as http,
             ):
                 refused = await http.post("/chat", json={"message": "no", "conversationId": "d"})
                 assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")

@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import anyio
-import httpx
 
 from tests.e2e.agents import config
 from tests.e2e.conftest import StartDaemon
 from tests.e2e.process import POLL_SECONDS, DaemonProcess
-from tests.e2e.wire import Frame, v1_wire
+from tests.e2e.wire import v1_wire
+from tests.protocol.replies import http_client
 
 MEGABYTES = 50
 READERS = 10
@@ -47,7 +47,7 @@ def resident_megabytes(pid: int) -> float:
 
 
 async def figures(daemon: DaemonProcess) -> dict[str, float]:
-    async with httpx.AsyncClient(base_url=daemon.url) as http:
+    async with http_client(daemon.url) as http:
         text = (await http.get("/metrics")).text
     return {m[1]: float(m[2]) for m in re.finditer(r"^dispatch_(\w+) ([\d.e+]+)$", text, re.M)}
 
@@ -59,7 +59,7 @@ async def stream_to_one_reader(daemon: DaemonProcess, conversation: str) -> tupl
         await wire.send(type="chat.send", conversationId=conversation, message=str(MEGABYTES))
         with anyio.fail_after(90):
             while True:
-                frame: Frame = json.loads(await wire.socket.recv())
+                frame = await wire.passing()
                 event = frame.get("event", {})
                 size += len(event.get("delta", ""))
                 if event.get("type") == "turn-sealed":

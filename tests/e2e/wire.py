@@ -1,7 +1,8 @@
 """A client that knows only the wire: frames as dictionaries over a real socket.
 
-Neighbours: every test in this folder; `conftest` starts the daemon. It shares no code with the
-package, so that a mistake in a shared name cannot hide.
+Neighbours: every test in this folder; `conftest` starts the daemon, `tests/protocol/published.py`
+holds what is received to the published schemas. It shares no code with the package, so that a
+mistake in a shared name cannot hide.
 Invariant: every wait is under a guard.
 """
 
@@ -15,12 +16,14 @@ from typing import Any
 import anyio
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.protocol.published import saw_frame
+
 Frame = dict[str, Any]
 GUARD_SECONDS = 10.0
 
 
 class Wire:
-    """One connection; `seen` are all frames received, in order."""
+    """One connection; `seen` are the frames received, in order."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -30,9 +33,15 @@ class Wire:
         await self.socket.send(json.dumps(frame))
 
     async def next(self) -> Frame:
+        frame = await self.passing()
+        self.seen.append(frame)
+        return frame
+
+    async def passing(self) -> Frame:
+        """The next frame, of a flood that is not kept in `seen`."""
         with anyio.fail_after(GUARD_SECONDS):
             frame: Frame = json.loads(await self.socket.recv())
-        self.seen.append(frame)
+        saw_frame(frame, is_v1=self.socket.subprotocol == "dispatch.v1")
         return frame
 
     async def until(self, wanted: Callable[[Frame], bool]) -> list[Frame]:

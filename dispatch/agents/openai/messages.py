@@ -1,6 +1,6 @@
 """A conversation as the messages of the Chat Completions API.
 
-Neighbours: `openai` sends them; `core.content` has the chunks; `runtime.history` chooses the turns,
+Neighbours: `agent` sends them; `core.content` has the chunks; `runtime.history` chooses the turns,
 leaves out those that only failed, and gives an open tool call a result.
 Invariant: after an assistant's message with tool calls come their results, one each and in order,
 and nothing else before them; two messages of the user never follow one another. Endpoints refuse

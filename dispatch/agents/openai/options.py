@@ -1,6 +1,6 @@
 """What an operator writes for an agent of kind `openai`, checked; and where its key is.
 
-Neighbours: `openai` reads them, `options` has what all agents share.
+Neighbours: `agent` reads them, `agents.options` has what all agents share.
 Invariant: the key is in the environment and never in a configuration, and goes to no endpoint on
 this machine unless the operator named its variable.
 """
