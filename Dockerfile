@@ -27,7 +27,8 @@ RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin 
     && install --directory --owner dispatch --group dispatch --mode 0700 /data
 COPY --from=build /opt/dispatch /opt/dispatch
 ENV PATH=/opt/dispatch/bin:$PATH PYTHONUNBUFFERED=1
-USER dispatch
+# By number, so that an orchestrator can tell that it is not root.
+USER 10001:10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 8765

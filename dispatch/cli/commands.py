@@ -1,7 +1,7 @@
 """What a person types: `dispatch serve`, `send`, `watch`, `history`, `list` and the rest.
 
 Neighbours: `compose` builds the daemon, `client` talks to one, `screen` shows, `usage` says how a
-command is asked and how it fails; `local`, `respond`, `groups` and `chats` have more commands.
+command is asked and how it fails; `init`, `local`, `respond`, `groups` and `chats` have others.
 Each command imports what it needs, so that `--help` is there at once.
 Invariant: what goes wrong is one line on standard error, never a traceback.
 """
@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from dispatch.cli.chats import chats
+from dispatch.cli.conformance import conformance
 from dispatch.cli.groups import groups
+from dispatch.cli.init import init
 from dispatch.cli.local import backup, check_data, config, token
 from dispatch.cli.respond import respond
 from dispatch.cli.usage import (
@@ -267,7 +269,17 @@ def agents(url: str, as_json: bool) -> None:
         write_json(*standings)
 
 
-for _command in (respond, config, check_data, backup, token, groups, chats):
+for _command in (
+    init,
+    respond,
+    config,
+    check_data,
+    backup,
+    token,
+    groups,
+    chats,
+    conformance,
+):
     cli.add_command(_command)
 
 

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
-import subprocess
-import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
-from tests.e2e.commands import GUARD_SECONDS, environment
-from tests.e2e.conftest import StartDaemon
-from tests.e2e.process import DaemonProcess
+from tests.e2e.checkout import Checkout
+from tests.e2e.programs import needed
+from tests.e2e.readme import claim
+from tests.protocol.published import saw
 
 pytestmark = pytest.mark.timeout(90)
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+GROUPS = "Groups and chats"
+CONFIGURATION = claim(GROUPS, "toml", "[agents.parrot]")
+MAKE = claim(GROUPS, "sh", "dispatch groups create")
+LOOK = claim(GROUPS, "sh", "dispatch groups list")
+CHATS = claim(GROUPS, "sh", "dispatch chats create")
 Frame = dict[str, Any]
-ADDRESS = "http://127.0.0.1:8765"
-
-
-def blocks(language: str) -> list[str]:
-    """The code of the section, in order."""
-    _, _, rest = README.read_text("utf-8").partition("\n## Groups and chats\n")
-    section, _, _ = rest.partition("\n## ")
-    return re.findall(rf"^```{language}\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
 
 
 def objects(text: str) -> list[Frame]:
@@ -40,32 +34,22 @@ def objects(text: str) -> list[Frame]:
     return found
 
 
-async def typed(daemon: DaemonProcess, *lines: str) -> str:
-    """What a shell prints for these lines, with this daemon at the published address."""
-    path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-    script = "set -euo pipefail\n" + "".join(lines).replace(ADDRESS, daemon.url)
-    with anyio.fail_after(GUARD_SECONDS * 2):
-        ended = await anyio.run_process(
-            ["bash", "-c", script],
-            stdin=subprocess.DEVNULL,
-            env=environment(daemon.url, PATH=path),
-            check=False,
-        )
-    assert ended.returncode == 0, ended.stderr.decode()
-    return ended.stdout.decode()
-
-
 @pytest.fixture
-async def daemon(start_daemon: StartDaemon) -> DaemonProcess:
-    [config] = blocks("toml")
-    return await start_daemon(config)
+async def checkout(tmp_path: Path) -> AsyncIterator[Checkout]:
+    needed("curl")
+    checkout = Checkout(tmp_path)
+    (tmp_path / "dispatch.toml").write_text(CONFIGURATION.code)
+    async with checkout.serving("./scripts/serve --config dispatch.toml"):
+        yield checkout
 
 
-async def test_two_agents_answer_one_prompt(daemon: DaemonProcess) -> None:
-    make, look, _ = blocks("sh")
-    streamed, _, printed = (await typed(daemon, make, "echo BREAK\n", look)).partition("BREAK")
+async def test_two_agents_answer_one_prompt(checkout: Checkout) -> None:
+    script = f"{MAKE.at(checkout.url)}echo BREAK\n{LOOK.at(checkout.url)}"
+    streamed, _, printed = (await checkout.typed(script)).partition("BREAK")
     lines = streamed.splitlines()
     frames = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+    for frame in frames:
+        saw("GroupStreamFrame", frame)
     ids = [int(line[4:]) for line in lines if line.startswith("id: ")]
     assert ids == sorted(set(ids))
     assert len(ids) == len(frames)
@@ -85,8 +69,8 @@ async def test_two_agents_answer_one_prompt(daemon: DaemonProcess) -> None:
     assert listed["lastSeq"] == 5
 
 
-async def test_a_session_counts_what_is_unread(daemon: DaemonProcess) -> None:
-    printed = objects(await typed(daemon, blocks("sh")[2]))
+async def test_a_session_counts_what_is_unread(checkout: Checkout) -> None:
+    printed = objects(await checkout.typed(CHATS.at(checkout.url)))
     first, second, listed, *read, moved, page = printed
     assert first["response"]["content"] == "is anybody there?"
     assert second["response"]["content"] == "still there?"
