@@ -248,7 +248,10 @@ def load_settings(
     layered: dict[str, object] = _read_toml(config) if config else {}
     _merge(layered, _from_environment(environment))
     _merge(layered, {k: v for k, v in (flags or {}).items() if v is not None})
-    layered["agents"] = _agents(layered.get("agents"))
+    layered["agents"] = agents = _agents(layered.get("agents"))
+    if len(agents) == 1:
+        # There is no choice to be made.
+        layered.setdefault("default_agent", next(iter(agents)))
     try:
         settings = msgspec.convert(layered, Settings, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
@@ -265,7 +268,10 @@ def check(settings: Settings) -> None:
             f"binding to {settings.host} lets others in: configure [auth] or pass --insecure"
         )
     if settings.default_agent not in settings.agents:
-        raise ConfigError(f'default_agent "{settings.default_agent}" is not in [agents]')
+        raise ConfigError(
+            f'default_agent "{settings.default_agent}" is not in [agents]; '
+            f"set it to one of these: {', '.join(settings.agents)}"
+        )
     for name in settings.agents:
         if not name or "/" in name or not name.isprintable() or len(name) > 64:
             raise ConfigError(f'agent name "{name}": 1 to 64 printable characters without "/"')

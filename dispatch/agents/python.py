@@ -101,6 +101,8 @@ class PythonAgent:
 
     `dispatch.toml`:
 
+        default_agent = "careful"
+
         [agents.careful]
         kind = "python"
         target = "myagents:careful"

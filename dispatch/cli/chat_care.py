@@ -30,7 +30,7 @@ def rename(session: str, title: str, url: str, as_json: bool) -> None:
     _show(ask(url, lambda http: ChatApi(http).rename(session, title)), as_json)
 
 
-@click.command()
+@click.command(short_help="Put SESSION away; nothing new is taken.")
 @session_argument
 @url_option
 @json_option
@@ -71,7 +71,7 @@ def purge(session: str, yes: bool, url: str, as_json: bool) -> None:
         write_json(reply)
 
 
-@click.command()
+@click.command(short_help="End the task that runs in SESSION, else the first that waits.")
 @session_argument
 @click.option("--task", metavar="ID", callback=checked("id"), help="Only this one.")
 @url_option

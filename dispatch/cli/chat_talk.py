@@ -7,6 +7,7 @@ Invariant: a message is shown once, whatever is caught up with after a lost conn
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -89,7 +90,8 @@ class ChatTalk:
             case "chat_request":
                 task, request = data["chat_session_id"], data["request"]
                 self._out.out(f"? {visible(request['title'])}", style="bold yellow")
-                note(f"  dispatch respond {task} {request['requestId']}")
+                # To be copied into a shell, and an agent chose the id.
+                note("  " + shlex.join(["dispatch", "respond", task, request["requestId"]]))
             case _:
                 pass
 

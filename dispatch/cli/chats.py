@@ -53,7 +53,7 @@ for command in COMMANDS:
     chats.add_command(command)
 
 
-@chats.command("list")
+@chats.command("list", short_help="List the sessions with their unread counts.")
 @click.option(
     "--status",
     type=click.Choice(["active", "archived", "all"]),

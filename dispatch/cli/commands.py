@@ -177,7 +177,7 @@ def send(
     click.get_current_context().exit(FAILED if reason in UNFINISHED else 0)
 
 
-@cli.command()
+@cli.command(short_help="Show what happens in CONVERSATION until Ctrl-C.")
 @conversation_argument
 @click.option("--after", metavar="POSITION", callback=checked("position"), help="Go on from there.")
 @click.option("--history", is_flag=True, help="Begin with everything that was said.")
@@ -255,11 +255,14 @@ def stop(conversation: str, url: str, as_json: bool) -> None:
         write_json(reply)
 
 
-@cli.command()
+@cli.command(short_help="List the agents, how they are, and their models.")
 @url_option
 @json_option
 def agents(url: str, as_json: bool) -> None:
-    """List the agents, how they are, and their models: --model takes AGENT or AGENT/MODEL."""
+    """List the agents, how they are, and their models.
+
+    `dispatch send --model` takes AGENT or AGENT/MODEL.
+    """
     from dispatch.cli.screen import is_text, show_agents, write_json
 
     standings = ask(url, lambda http: http.agents())

@@ -9,6 +9,7 @@ member is done.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -148,8 +149,9 @@ class GroupTalk:
     def _request(self, frame: Frame) -> None:
         voice, asked = self._voice(frame), frame["request"]
         self._say(voice, _Piece(f"? {asked['title']}", "bold yellow", is_line=True))
-        answer = f"  dispatch respond {frame['sessionId']} {frame['requestId']}"
-        self._say(voice, _Piece(answer, "dim", is_line=True))
+        # To be copied into a shell, and an agent chose the id.
+        answer = shlex.join(["dispatch", "respond", frame["sessionId"], frame["requestId"]])
+        self._say(voice, _Piece(f"  {answer}", "dim", is_line=True))
 
     def _more(self, frame: Frame, text: str) -> None:
         """What was not shown yet of a text that is known as a whole."""

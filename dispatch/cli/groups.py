@@ -119,7 +119,7 @@ def send(group: str, text: str, to: Sequence[str], url: str, as_json: bool) -> N
     click.get_current_context().exit(0 if is_done else FAILED)
 
 
-@groups.command()
+@groups.command(short_help="Show what happens in GROUP until Ctrl-C.")
 @group_argument
 @click.option("--history", is_flag=True, help="Begin with everything that was said.")
 @url_option

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,10 +59,13 @@ class Asked:
         """What the flag says, else what the person answers, else the default."""
         given: str | None = getattr(self, flag)
         if given is None and self.may_ask:
-            given = click.prompt(question, default=default, prompt_suffix=" ", err=True)
+            given = click.prompt(
+                question, default=default, show_default=bool(default), prompt_suffix=" ", err=True
+            )
         given = default if given is None else given
         if given is None:
-            raise click.UsageError(f"--{flag.replace('_', '-')} is wanted: {question.lower()}")
+            name = flag.replace("_", "-")
+            raise click.UsageError(f"--{name} is wanted: {question.removesuffix('?').lower()}")
         return given
 
 
@@ -101,7 +105,7 @@ def init(
             raise click.UsageError(f"--{name.replace('_', '-')} says nothing about {agent}")
     _may_write(path, force=force, may_ask=asked.may_ask)
     chosen = agent or _choose(asked, yes=yes)
-    made = _STARTERS[chosen](asked, path.resolve().parent)
+    made = _STARTERS[chosen](asked, path.parent.resolve())
     written = _put_in_place(path, made)
     _say(path, made, written, as_json=as_json)
 
@@ -197,14 +201,14 @@ def _is_here(url: str) -> bool:
 
 def _acp(asked: Asked, _: Path) -> Starter:
     question = "The command that starts it, such as npx -y @zed-industries/claude-agent-acp?"
-    return starter.acp(_words(asked.text("command", question)))
+    return starter.acp(_program(asked.text("command", question)))
 
 
 def _command(asked: Asked, folder: Path) -> Starter:
     program = "agent.py"
     line = asked.text("command", f"The command (empty: {program} is written for you)?", "")
     if line:
-        return starter.command(_words(line))
+        return starter.command(_program(line))
     return starter.command(["python3", str(folder / program)], program=program)
 
 
@@ -226,13 +230,16 @@ _STARTERS: Final[dict[str, Callable[[Asked, Path], Starter]]] = {
 }
 
 
-def _words(line: str) -> list[str]:
+def _program(line: str) -> list[str]:
+    """The words of a command; it may be installed later, so that it is missing is only told."""
     try:
         words = shlex.split(line)
     except ValueError as error:
         raise Failure(f"--command: {error}") from error
     if not words:
         raise Failure("--command is empty")
+    if shutil.which(words[0]) is None:
+        click.echo(f"{visible(words[0])} is not found here yet", err=True)
     return words
 
 
@@ -245,7 +252,7 @@ def _put_in_place(path: Path, made: Starter) -> list[Path]:
     is_done = False
     try:
         for name, text in made.files.items():
-            beside = path.resolve().parent / name
+            beside = path.parent / name
             if not beside.exists():
                 beside.write_text(text, "utf-8")
                 written.append(beside)

@@ -29,7 +29,7 @@ def config() -> None:
     """The daemon's configuration."""
 
 
-@config.command("check")
+@config.command("check", short_help="Show what would be in force, or what is wrong.")
 @config_option
 @json_option
 def check_config(config: Path | None, as_json: bool) -> None:

@@ -8,6 +8,7 @@ Invariant: no control character passes `visible` but newline and tab, none at al
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -149,7 +150,7 @@ class Talk:
             case Snapshot():
                 self._snapshot(item)
             case RequestOpened():
-                self._request(item)
+                self._request(item, item.conversation_id)
             case RequestDone(outcome=outcome, by=by):
                 self._line(f"  {outcome}{f' by {by}' if by else ''}", "yellow")
             case Truncated():
@@ -244,9 +245,9 @@ class Talk:
         if snapshot.turn is not None:
             self.chunks(snapshot.turn.chunks)
             for request in snapshot.turn.requests:
-                self._request(request)
+                self._request(request, snapshot.conversation_id)
 
-    def _request(self, request: RequestOpened | AgentRequest) -> None:
+    def _request(self, request: RequestOpened | AgentRequest, conversation_id: str) -> None:
         self._line(f"? {request.title}", "bold yellow")
         if request.message:
             self._line(f"  {request.message}", "yellow")
@@ -254,8 +255,11 @@ class Talk:
             self._line(f"  - {option.label} ({option.id})", "yellow")
         for question in request.questions:
             choices = f" [{' / '.join(question.options)}]" if question.options else ""
-            self._line(f"  - {question.label}{choices}", "yellow")
-        self._line(f"  waiting for an answer to request {request.request_id}", "dim")
+            self._line(f"  - {question.label} ({question.id}){choices}", "yellow")
+        # To be copied into a shell, and an agent chose the id.
+        answer = shlex.join(["dispatch", "respond", conversation_id, request.request_id])
+        choices = "--approve or --deny" if request.kind == "approval" else "--answer KEY=VALUE"
+        self._line(f"  {answer} ({choices})", "dim")
 
     def _person(self, text: str) -> None:
         if not self._is_empty:

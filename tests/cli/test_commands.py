@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from click.testing import CliRunner
 
 from dispatch.cli import commands as command_line
 from tests.client.answering import HttpServer
@@ -154,9 +155,32 @@ def test_a_question_of_the_agent_is_shown_with_its_choices(start: Start) -> None
         "? Run rm?",
         "  it deletes",
         "  - Yes (y)",
-        "  waiting for an answer to request r1",
+        "  dispatch respond c r1 (--approve or --deny)",
         "  answered by ann",
         "done",
+    ]
+
+
+@pytest.mark.usefixtures("terminal")
+def test_questions_are_shown_with_the_keys_of_their_answers(start: Start) -> None:
+    questions = [
+        {"id": "name", "label": "Which name?", "type": "text"},
+        {"id": "size", "label": "How big?", "type": "choice", "options": ["S", "L"]},
+    ]
+    request = {"type": "chat.request", "conversationId": "c", "turnId": "t1", "position": "g:3"}
+    request |= {
+        "requestId": "r; rm",
+        "kind": "input",
+        "title": "One moment",
+        "questions": questions,
+    }
+    frames = [*HELLO[:2], request, *turn(3, "t1", "done")[2:]]
+    result = dispatch("send", "hi", url=start(answering(*frames)).url)
+    assert result.stdout.splitlines()[:4] == [
+        "? One moment",
+        "  - Which name? (name)",
+        "  - How big? (size) [S / L]",
+        "  dispatch respond c 'r; rm' (--answer KEY=VALUE)",
     ]
 
 
@@ -342,6 +366,14 @@ def test_what_nobody_expected_is_one_line(
     shown = capsys.readouterr().err
     assert shown.startswith("dispatch: internal error: ZeroDivisionError: a b␛[0m (DISPATCH_")
     assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("group", [[], ["groups"], ["chats"], ["config"]])
+def test_on_80_columns_no_command_of_a_list_is_cut_short(group: list[str]) -> None:
+    runner = CliRunner(env={"COLUMNS": "80"})
+    listed = runner.invoke(command_line.cli, [*group, "--help"]).stdout.partition("Commands:")[2]
+    assert [line for line in listed.splitlines() if line.endswith("...")] == []
+    assert listed
 
 
 def test_help_imports_nothing_that_a_command_alone_needs() -> None:

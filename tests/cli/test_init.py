@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 import threading
 import time
 import tomllib
@@ -111,7 +112,7 @@ def test_an_agent_that_is_there_already_is_left_as_it_is(
     agent: str, program: str, folder: Path
 ) -> None:
     [told] = lines(dispatch("init", "--agent", agent))
-    assert told["written"] == ["dispatch.toml", str(folder / program)]
+    assert told["written"] == ["dispatch.toml", program]
     own = (folder / program).read_text() + "\n# mine\n"
     (folder / program).write_text(own)
     [told] = lines(dispatch("init", "--agent", agent, "--path", "second.toml"))
@@ -148,7 +149,7 @@ def test_who_cannot_be_asked_has_to_say_it() -> None:
     assert "--agent" in result.stderr
     result = dispatch("init", "--agent", "openai")
     assert result.exit_code == 2
-    assert "--model is wanted" in result.stderr
+    assert "Error: --model is wanted: the name of the model\n" in result.stderr
     assert list(Path().iterdir()) == []
 
 
@@ -180,6 +181,24 @@ def test_a_person_is_told_which_key_the_daemon_will_need(monkeypatch: pytest.Mon
     result = dispatch("init", "--agent", "openai", stdin="\nlarge\n\n")
     assert result.exit_code == 0, result.stderr
     assert "export OPENAI_API_KEY=" in result.stdout
+
+
+@pytest.mark.parametrize("agent", ["acp", "command"])
+def test_a_program_that_is_not_installed_yet_is_told_of(agent: str, folder: Path) -> None:
+    result = dispatch("init", "--agent", agent, "--command", "no-such-program --acp")
+    assert (result.exit_code, result.stderr) == (0, "no-such-program is not found here yet\n")
+    [name] = settings(folder / "dispatch.toml").agents
+    result = dispatch("init", "--agent", agent, "--command", sys.executable, "--force")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert settings(folder / "dispatch.toml").default_agent == name
+
+
+@pytest.mark.usefixtures("person")
+def test_an_empty_answer_is_not_shown_as_a_default() -> None:
+    result = dispatch("init", "--agent", "command", stdin="\n")
+    assert result.exit_code == 0
+    assert "agent.py is written for you)? " in result.stderr
+    assert "[]" not in result.stderr
 
 
 def test_an_endpoint_on_this_machine_is_taken_to_need_no_key(folder: Path) -> None:

@@ -132,6 +132,7 @@ def test_the_settings_that_are_shown_are_settings_again(tmp_path: Path) -> None:
     [
         ("port = 70000", "port"),
         ("colour = 1", "colour"),
+        ('[agents.a]\nkind = "echo"\n[agents.b]\nkind = "echo"', "set it to one of these: a, b"),
         ("port = ", "TOML"),
         (None, "cannot read"),
     ],
@@ -233,3 +234,13 @@ def test_a_token_is_shown_once_with_toml_to_paste(tmp_path: Path) -> None:
     assert auth is not None
     assert auth.tokens[0].user == 'a"nn'
     assert shown.count(auth.tokens[0].sha256) == 1
+
+
+def test_an_agent_that_is_alone_is_the_default(tmp_path: Path) -> None:
+    path = tmp_path / "dispatch.toml"
+    one = '[agents.parrot]\nkind = "echo"\n'
+    path.write_text(one)
+    assert load_settings(config=path, environment={}).default_agent == "parrot"
+    path.write_text(one + '[agents.raven]\nkind = "echo"\n')
+    with pytest.raises(ConfigError, match="parrot, raven"):
+        load_settings(config=path, environment={})

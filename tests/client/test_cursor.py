@@ -177,6 +177,16 @@ def test_a_snapshot_of_another_generation_does_not_say_what_was_missed() -> None
     assert cursor.resume() == {"after": "g:5"}
 
 
+def test_a_snapshot_that_ends_before_what_was_seen_does_not_say_what_was_missed() -> None:
+    cursor = Cursor(since_seq=9)
+    cursor.accept(Subscribed("c", False, "g:5", "idle", 2))
+    assert cursor.resume() == {"sinceSeq": 9}
+    item = cursor.accept(Snapshot("c", "g:5", 2))
+    assert isinstance(item, Snapshot)
+    assert item.missed_after is None
+    assert (cursor.position, cursor.seq) == ("g:5", 2)
+
+
 def test_a_history_page_that_was_seen_is_dropped() -> None:
     recording, cursor = Recording([TURN]), Cursor(since_seq=0)
     pages = [f for f in frames_of(recording, {"sinceSeq": 0}, 5) if isinstance(f, History)]

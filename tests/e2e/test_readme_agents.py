@@ -91,7 +91,7 @@ async def test_a_generator_answers(checkout: Checkout) -> None:
 
 async def test_a_program_answers(checkout: Checkout) -> None:
     (checkout.folder / PROGRAM.file_name).write_text(PROGRAM.code)
-    assert await answer(checkout, f'default_agent = "shell"\n{COMMAND.code}') == "hello there "
+    assert await answer(checkout, COMMAND.code) == "hello there "
 
 
 async def test_a_question_of_an_agent_is_answered_from_another_device(checkout: Checkout) -> None:
@@ -103,7 +103,7 @@ told = json.loads(sys.stdin.readline())
 print(json.dumps({"type": "text-delta", "delta": str(told["approved"])}), flush=True)
 """
     (checkout.folder / PROGRAM.file_name).write_text(asking)
-    (checkout.folder / "dispatch.toml").write_text(f'default_agent = "shell"\n{COMMAND.code}')
+    (checkout.folder / "dispatch.toml").write_text(COMMAND.code)
     async with checkout.serving("./scripts/serve --config dispatch.toml"):
         words = shlex.join(["dispatch", "send", "go", "--conversation", "kitchen"])
         printed = await checkout.typed(

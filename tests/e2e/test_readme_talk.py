@@ -18,6 +18,7 @@ from tests.e2e.programs import needed
 from tests.e2e.readme import claim
 from tests.e2e.terminal import terminal
 from tests.e2e.wire import Frame, events, text
+from tests.protocol.published import saw, saw_frame, saw_line
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -78,6 +79,8 @@ async def test_a_line_typed_into_wscat_is_a_frame(checkout: Checkout) -> None:
         session.type(SEND.code)
         shown = await session.until(lambda s: '"repeat":true' in s, GUARD_SECONDS)
     seen = frames(shown)
+    for frame in seen:
+        saw_frame(frame, is_v1=False)
     kinds = [event["type"] for event in events(seen)]
     assert (kinds[0], kinds[-2:]) == ("user-message", ["turn-sealed"] * 2)
     assert text(seen) == message
@@ -103,6 +106,8 @@ async def test_exactly_the_rest_follows_a_position(checkout: Checkout) -> None:
         session.type(line)
         shown = await session.until(lambda s: '"turn-sealed"' in s, GUARD_SECONDS)
     after = [frame for frame in frames(shown) if frame["type"] == "chat.delta"]
+    for frame in before + after:
+        saw_frame(frame)
     whole = json.loads(SEND.code)["message"].replace(
         "hello", "one two three four five six seven eight nine"
     )
@@ -131,6 +136,9 @@ async def test_a_conversation_is_held_over_http_alone(checkout: Checkout) -> Non
     needed("curl")
     printed = await checkout.typed(CURL.at(checkout.url))
     *stream, page = [json.loads(line) for line in printed.splitlines()]
+    for event in stream:
+        saw_line(event)
+    saw("ChunkPage", page)
     assert [stream[0]["type"], stream[-1]["type"]] == ["user-message", "turn-sealed"]
     assert [line["role"] for line in page["chunks"]] == ["user", "assistant"]
     assert page["chunks"][1]["chunk"]["text"] == "hello over http"
