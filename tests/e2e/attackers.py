@@ -26,7 +26,8 @@ from websockets.asyncio.client import connect
 
 from tests.e2e.process import POLL_SECONDS, DaemonProcess
 from tests.e2e.wire import Frame, Wire, v1_wire
-from tests.protocol.replies import http_client
+from tests.protocol.published import saw_one_of
+from tests.protocol.replies import REFUSALS, http_client
 
 GUARD_SECONDS = 20.0
 # Between two questions of a bystander: what a person's page does is rarer by far.
@@ -143,7 +144,15 @@ def ask_raw(daemon: DaemonProcess, start: bytes, *lines: bytes) -> bytes:
                 answer += part
         except (ConnectionResetError, TimeoutError):
             pass
-        return answer
+    _saw_refusal(answer)
+    return answer
+
+
+def _saw_refusal(answer: bytes) -> None:
+    """A whole answer; where it is a refusal, it has to be one as they are published."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if body and b"application/json" in head and head[9:10] in (b"4", b"5"):
+        saw_one_of(REFUSALS, json.loads(body))
 
 
 def read_close(sock: socket.socket) -> int:

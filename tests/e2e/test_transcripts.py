@@ -11,13 +11,28 @@ import os
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
+from dispatch.client.dial import Address
 from dispatch.conformance.agents import AGENTS, configuration
-from dispatch.conformance.transcripts import DIALECTS, published, read_transcript
+from dispatch.conformance.matching import Names
+from dispatch.conformance.replay import Replay, Went
+from dispatch.conformance.transcripts import (
+    DIALECTS,
+    AnyStep,
+    Connect,
+    Exchange,
+    Expect,
+    Told,
+    published,
+    read_transcript,
+)
 from tests.e2e.commands import lines, run
 from tests.e2e.conftest import FAST_ECHO, StartDaemon
 from tests.e2e.recording import record
+from tests.protocol.published import saw, saw_frame, saw_one_of
+from tests.protocol.replies import JSON, content_of
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -60,6 +75,34 @@ async def test_a_daemon_says_what_the_transcripts_say_however_often_it_is_asked(
         assert failed == []
         assert [verdict["transcript"] for verdict in lines(ended)] == list(published())
         assert ended.returncode == 0, ended.stderr
+
+
+async def test_every_frame_of_the_transcripts_is_as_published(start_daemon: StartDaemon) -> None:
+    daemon = await start_daemon(configuration())
+    for path in published().values():
+        dialects: dict[str, str | None] = {}
+        async with Replay(Address.parse(daemon.url), exact=True) as replay:
+            for step in read_transcript(path).steps:
+                if isinstance(step, Connect):
+                    dialects[step.on] = step.subprotocol
+                saw_step(step, await replay.step(step), replay.names, dialects)
+
+
+def saw_step(step: AnyStep, went: Went, names: Names, dialects: dict[str, str | None]) -> None:
+    """What came in a step; raises AssertionError where it is not as published."""
+    match step:
+        case Exchange(request=asked, status=status):
+            content = content_of(asked.method, names.fill(asked.path), status)
+            for frame in went.frames:
+                # Of server-sent events the payload is published, and the id beside it is not.
+                is_event = step.frames is not msgspec.UNSET
+                (kind,) = content["text/event-stream" if is_event else "application/x-ndjson"]
+                saw(kind, frame["data"] if is_event else frame)
+            if went.reply is not None:
+                saw_one_of(content[JSON], went.reply)
+        case Expect(on=name) | Told(on=name):
+            for frame in went.frames:
+                saw_frame(frame, is_v1=dialects[name] == "dispatch.v1")
 
 
 async def test_what_needs_agents_that_are_not_served_is_skipped(start_daemon: StartDaemon) -> None:

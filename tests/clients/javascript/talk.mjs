@@ -1,98 +1,198 @@
 // What the client does, against a server that serves the agents of the transcripts:
-// talk.mjs URL, or talk.mjs URL CONVERSATION to follow one until a turn's end.
+// talk.mjs URL runs every part and says which passed; talk.mjs URL begin waits for a restart.
 //
-// Neighbours: client.mjs is what is shown; tests/e2e/test_strangers.py reads what is printed.
+// Neighbours: `client` is what is shown; tests/e2e/test_strangers.py reads what is printed.
+// Invariant: a part that fails ends the program with its stack.
 
-import { Client, Reading, Refused } from "./client.mjs";
+import assert from "node:assert/strict";
 
-/** The same send twice is one turn, read by two followers; one of them begins in its middle. */
-async function twice(client) {
-  const sending = {
-    clientMessageId: crypto.randomUUID(),
-    conversationId: crypto.randomUUID(),
-    model: "listener",
-  };
-  const { conversationId } = sending;
-  const first = await client.sendOnce("begin", sending);
-  const again = await client.sendOnce("begin", sending);
+import { Client, Refused } from "./client/client.mjs";
+
+const PART_MS = 30_000;
+const [url, ...words] = process.argv.slice(2);
+const fresh = () => crypto.randomUUID();
+const isDelta = ({ type }) => type === "text-delta";
+const isSealed = ({ type }) => type === "turn-sealed";
+
+/** The changes up to and including the first wanted one. */
+async function until(follower, wanted) {
   const seen = [];
-  const reading = new Reading();
-  for await (const frame of client.follow(conversationId, first.position)) {
-    seen.push(frame.position);
-    reading.add(frame);
-    if (reading.text) break;
+  for await (const change of follower.changes()) {
+    seen.push(change);
+    if (wanted(change)) return seen;
   }
-  await client.sendOnce("to the end", { conversationId, onBusy: "steer" });
-  for await (const frame of client.follow(conversationId, seen.at(-1))) {
-    seen.push(frame.position);
-    reading.add(frame);
-    if (reading.isSealed) break;
-  }
-  const whole = new Reading();
-  for await (const frame of client.follow(conversationId, first.position)) {
-    whole.add(frame);
-    if (whole.isSealed) break;
-  }
-  return {
-    isOneTurn: first.turnId === again.turnId && again.duplicate,
-    text: reading.text,
-    isTheSame: whole.text === reading.text,
-    isOnce: new Set(seen).size === seen.length,
-  };
+  throw new Error("it ended before");
 }
 
-/** Both questions are answered; who is late is told so. */
-async function answered(client) {
-  const { conversationId, position } = await client.sendOnce("ask", { model: "asker" });
-  const reading = new Reading();
-  let late = "";
-  for await (const frame of client.follow(conversationId, position)) {
-    reading.add(frame);
-    if (frame.type === "chat.request" && frame.kind === "approval") {
-      await client.answer(conversationId, frame.requestId, { approved: true, optionId: "yes" });
-    } else if (frame.type === "chat.request") {
-      const response = { action: "accept", answers: { word: "please" } };
-      await client.answer(conversationId, frame.requestId, response);
-      try {
-        await client.answer(conversationId, frame.requestId, { action: "cancel" });
-      } catch (error) {
-        if (!(error instanceof Refused)) throw error;
-        late = error.code;
-      }
-    }
-    if (reading.isSealed) return { text: reading.text, late };
+const parts = {
+  async answers(client) {
+    const turn = await client.conversation(fresh()).ask("hello there", { model: "alice" });
+    assert.deepEqual([turn.text, turn.reason], ["hello there ", "stop"]);
+  },
+
+  async history(client) {
+    const conversation = client.conversation(fresh());
+    await conversation.ask("one", { model: "alice" });
+    const other = new Client(url);
+    const late = other.conversation(conversation.id);
+    assert.equal((await late.ask("two")).text, "two ");
+    assert.deepEqual(late.history.map(({ chunk }) => chunk.text), ["one", "one "]);
+    other.close();
+  },
+
+  /** The connection breaks under a send, and the same is sent again. */
+  async sends_once(client) {
+    const conversation = client.conversation(fresh());
+    await conversation.ask("first", { model: "alice" });
+    const sending = conversation.send("second", { clientMessageId: "m" });
+    await Promise.resolve();
+    client.link.drop();
+    const first = await sending;
+    const again = await conversation.send("second", { clientMessageId: "m" });
+    assert.equal(again.duplicate, true);
+    assert.equal(again.turnId, first.turnId);
+    await until(conversation, (event) => isSealed(event) && event.turnId === first.turnId);
+    assert.equal(conversation.text, "second ");
+    assert.equal((await client.http("GET", `/conversations/${conversation.id}`)).latestSeq, 4);
+    const other = conversation.send("other", { clientMessageId: "m" });
+    await assert.rejects(other, { code: "conflict" });
+  },
+
+  async resumes_and_stops(client) {
+    const conversation = client.conversation(fresh());
+    const { turnId } = await conversation.send("go", { model: "endless" });
+    await until(conversation, isDelta);
+    client.link.drop();
+    assert.equal((await conversation.stop(turnId)).abortedTurn, true);
+    await until(conversation, isSealed);
+    const turn = conversation.turns.get(turnId);
+    assert.deepEqual([turn.text, turn.reason], ["on ", "aborted"]);
+  },
+
+  async answers_requests(client) {
+    const conversation = client.conversation(fresh());
+    const next = async () =>
+      (await until(conversation, ({ type }) => type === "chat.request")).at(-1);
+    await conversation.send("ask", { model: "asker" });
+    const approval = await next();
+    assert.equal(approval.kind, "approval");
+    client.link.drop();
+    await conversation.respond(approval.requestId, { optionId: "yes", approved: true });
+    const { requestId } = await next();
+    await conversation.respond(requestId, { action: "accept", answers: { word: "please" } });
+    const late = conversation.respond(requestId, { action: "cancel" });
+    await assert.rejects(late, { code: "closed" });
+    await until(conversation, isSealed);
+    assert.equal(conversation.text, "yes, please");
+  },
+
+  async groups(client) {
+    const group = await client.createGroup(["alice", "bob"]);
+    const rows = await group.ask("hello all");
+    assert.deepEqual(rows.map(({ text }) => text).sort(), ["HELLO ALL ", "hello all "]);
+    client.link.drop();
+    assert.equal((await group.ask("again")).length, 2);
+    assert.deepEqual([...group.rows.keys()].sort(), [1, 2, 3, 4, 5, 6]);
+    assert.equal((await group.read(6)).unread, 0);
+    const stopped = await client.createGroup(["endless"]);
+    await stopped.send("go");
+    await until(stopped, ({ kind }) => kind === "assistant_chunk");
+    client.link.drop();
+    await stopped.stop({ replyTo: 1 });
+    await until(stopped, ({ scope }) => scope === "group");
+    const { text, outcome } = stopped.rows.get(2);
+    assert.deepEqual([text, outcome], ["on ", "cancelled"]);
+  },
+
+  async sessions(client) {
+    const isMessage = (seq) => ({ event, data }) => event === "chat_message" && data.seq === seq;
+    const chats = client.chats();
+    await until(chats, ({ event }) => event === "connected");
+    const { id } = await chats.create("alice");
+    assert.equal((await chats.send(id, "one two", { wait: 10 })).response.content, "one two ");
+    await until(chats, isMessage(2));
+    client.link.drop();
+    await chats.send(id, "three \u{1F600} four");
+    await until(chats, isMessage(4));
+    assert.equal(chats.messages.get(id).get(4).content, "three \u{1F600} four ");
+    assert.equal((await chats.read(id)).unread_count, 0);
+    const endless = await chats.create("endless");
+    await chats.send(endless.id, "go");
+    const delta = (await until(chats, ({ event }) => event === "chat_message_delta")).at(-1);
+    assert.equal(chats.live.get(delta.data.message_id), "on ");
+    await chats.cancel(endless.id);
+  },
+
+  async steers(client) {
+    const conversation = client.conversation(fresh());
+    await conversation.send("go", { model: "listener" });
+    const turn = await conversation.ask("left", { onBusy: "steer" });
+    assert.deepEqual([turn.message, turn.text], ["go", "listening left"]);
+  },
+
+  async deleted(client) {
+    const conversation = client.conversation(fresh());
+    await conversation.ask("one", { model: "alice" });
+    await client.http("DELETE", `/conversations/${conversation.id}`);
+    await assert.rejects(until(conversation, () => false), { code: "gone" });
+    const other = new Client(url);
+    const late = other.conversation(conversation.id);
+    await assert.rejects(until(late, () => false), { code: "gone" });
+    other.close();
+  },
+};
+
+/** Three turns that never end by themselves; then what is told of them after a restart. */
+async function begin(client) {
+  const conversation = client.conversation(fresh());
+  const group = await client.createGroup(["endless"]);
+  const chats = client.chats();
+  const { id } = await chats.create("endless");
+  await conversation.send("go", { model: "endless" });
+  await group.send("go");
+  await chats.send(id, "go");
+  const seen = await until(conversation, isDelta);
+  await until(group, ({ kind }) => kind === "assistant_chunk");
+  await until(chats, ({ event }) => event === "chat_message_delta");
+  console.log(JSON.stringify({ type: "begun" }));
+
+  const told = { type: "over" };
+  seen.push(...(await until(conversation, (e) => isSealed(e) || e.type === "chat.snapshot")));
+  told.events = seen.map(({ type }) => type);
+  told.text = conversation.text;
+  try {
+    await until(group, ({ scope }) => scope === "group");
+    told.group = [group.rows.get(2).text, group.rows.get(2).outcome];
+  } catch (wrong) {
+    if (!(wrong instanceof Refused)) throw wrong;
+    told.group = wrong.code;
   }
+  const over = ["chat_task_failed", "resync_required"];
+  told.chats = (await until(chats, ({ event }) => over.includes(event))).at(-1).event;
+
+  const mine = { clientMessageId: fresh(), model: "alice" };
+  const first = await conversation.send("hello there", mine);
+  const again = await conversation.send("hello there", mine);
+  await until(conversation, isSealed);
+  told.isOneTurn = first.turnId === again.turnId && again.duplicate;
+  told.next = conversation.text;
+  console.log(JSON.stringify(told));
 }
 
-/** A stop ends the turn and keeps what was said. */
-async function stopped(client) {
-  const { conversationId, turnId, position } = await client.sendOnce("begin", { model: "endless" });
-  const reading = new Reading();
-  let reply;
-  for await (const frame of client.follow(conversationId, position)) {
-    reading.add(frame);
-    if (reading.text && reply === undefined) reply = await client.stop(conversationId, turnId);
-    if (reading.isSealed) break;
-  }
-  return { text: reading.text, reason: reading.reason, abortedTurn: reply.abortedTurn };
-}
-
-/** Every frame of a conversation until a turn is sealed, a line each. */
-async function follow(client, conversationId) {
-  const reading = new Reading();
-  for await (const frame of client.follow(conversationId)) {
-    console.log(JSON.stringify(frame));
-    reading.add(frame);
-    if (reading.isSealed) return;
-  }
-}
-
-const [url, conversation] = process.argv.slice(2);
-const client = new Client(url);
-if (conversation !== undefined) {
-  await follow(client, conversation);
+if (words[0] === "begin") {
+  const client = new Client(url);
+  await begin(client);
+  client.close();
 } else {
-  const parts = {};
-  for (const part of [twice, answered, stopped]) parts[part.name] = await part(client);
-  console.log(JSON.stringify(parts));
+  for (const [name, part] of Object.entries(parts)) {
+    const client = new Client(url);
+    const late = setTimeout(() => {
+      throw new Error(`${name}: not within ${PART_MS / 1000} s`);
+    }, PART_MS);
+    await part(client);
+    clearTimeout(late);
+    client.close();
+    console.log(`pass ${name}`);
+  }
 }
+process.exit(0);
