@@ -243,8 +243,8 @@ export interface AgentStanding {
 }
 
 /**
- * `POST /conversations/:id/requests/:requestId`: `approved` or `optionId` of an approval, `action`
- * of an input.
+ * `POST /conversations/:id/requests/:requestId`: `approved` or `optionId` of an approval (both must
+ * agree), `action` of an input.
  */
 export interface AnswerBody {
   approved?: boolean | null;
@@ -297,8 +297,9 @@ export interface CatalogFrame {
 
 /**
  * The message is durable. `position` is the one just before its turn, or now if it waits. One of
- * `turnId` (it runs), `queueId` (it waits; its turn will have this id) or `steered` (the running
- * turn took it). `duplicate`: it was accepted before, and nothing was done again.
+ * `turnId` (it began), `queueId` (it had to wait; its turn has this id) or `steered` (it went into
+ * the running turn). `duplicate`: it was accepted before, and nothing was done again; the others
+ * say what they said then, whatever became of it.
  */
 export interface ChatAcceptedFrame {
   type: "chat.accepted";
@@ -605,7 +606,10 @@ export interface ChatRequestFrame {
   questions?: RequestQuestion[];
 }
 
-/** Answer a request: an approval by `approved` or `optionId`, an input by `action`. */
+/**
+ * Answer a request: an approval by `approved` or `optionId` (both must agree), an input by
+ * `action`.
+ */
 export interface ChatRespondFrame {
   type: "chat.respond";
   requestId: string;
@@ -846,9 +850,13 @@ export interface ChatUnsubscribeFrame {
   conversationId: string;
 }
 
-/** An event of the stream, with a `type` in front of its own fields. */
+/**
+ * An event of the stream, with a `type` in front of its own fields. `ref` is the one of
+ * `chats.subscribe`, on its reply: `connected`.
+ */
 export type ChatsEventFrame = ChatStreamEvent & {
   type: "chats.event";
+  ref?: string | number;
 };
 
 /** Follow one's sessions, from behind an event or live from now. `connected` is the reply. */

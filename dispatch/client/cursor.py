@@ -78,8 +78,10 @@ class Cursor:
         return frame
 
     def _subscribed(self, frame: Subscribed) -> None:
-        # On a refusal to recover, the snapshot that follows says everything.
         self._head = (frame.position, frame.last_seq) if frame.recovered else None
+        if not frame.recovered:
+            # The snapshot that follows says everything; until it came, nothing is known.
+            return
         if self.position is not None:
             self._reach_head()
             return
@@ -113,6 +115,9 @@ class Cursor:
             if here.generation != there.generation:
                 # Another data directory, or a restored one: equal numbers may mean other chunks.
                 missed_after = None
+        if missed_after is not None and missed_after > frame.last_seq:
+            # More chunks were seen than there are: they were of another one, too.
+            missed_after = None
         self.position, self.seq, self._head = frame.position, frame.last_seq, None
         # Seen from its middle: what it will have when sealed cannot be counted.
         self._turn = None

@@ -205,25 +205,42 @@ def respond(state: State, response: Response, by: UserId) -> tuple[Happened, ...
     """Answer an open request; raises `RequestClosed` when somebody was first, and `PeerError` for
     an answer that is none to this question.
     """
-    asked = None
-    if state.running is not None and not state.ending:
-        for request in state.running.open_requests:
-            if request.request_id == response.request_id:
-                asked = request
+    asked = _asked(state, response)
     if asked is None:
         raise AlreadyClosed(f"request {response.request_id} is closed")
     _check_response(asked, response)
     return (Happened(RequestClosed(response.request_id, "answered", by)),)
 
 
+def completed(state: State, response: Response) -> Response:
+    """A response as its agent is told: the chosen option's effect is `approved`, so that an agent
+    may act on either of them.
+    """
+    asked = _asked(state, response)
+    if asked is None or response.approved is not None or response.option_id is None:
+        return response
+    effects = _effects(asked, response)
+    # An agent that gave one id to both has to tell them apart by itself.
+    approved = effects == {"allow"} if len(effects) == 1 else None
+    return msgspec.structs.replace(response, approved=approved)
+
+
+def _asked(state: State, response: Response) -> Request | None:
+    """The open request that it answers."""
+    if state.running is None or state.ending:
+        return None
+    requests = state.running.open_requests
+    return next((one for one in requests if one.request_id == response.request_id), None)
+
+
+def _effects(asked: Request, response: Response) -> set[str]:
+    """A set: an agent may have given the same id to two options."""
+    return {option.effect for option in asked.options if option.id == response.option_id}
+
+
 def _check_response(asked: Request, response: Response) -> None:
     if asked.kind == "approval":
-        if response.approved is None and response.option_id is None:
-            raise PeerError("an approval is answered with `approved` or `optionId`")
-        if response.option_id is not None and response.option_id not in {
-            option.id for option in asked.options
-        }:
-            raise PeerError("`optionId` is not one of the request's options")
+        _check_approval(asked, response)
         return
     if response.action is None:
         raise PeerError("an input request is answered with `action`")
@@ -231,6 +248,20 @@ def _check_response(asked: Request, response: Response) -> None:
         for question in asked.questions:
             if question.required and question.id not in (response.answers or {}):
                 raise PeerError("a required answer is missing")
+
+
+def _check_approval(asked: Request, response: Response) -> None:
+    approved = response.approved
+    if response.option_id is None:
+        if approved is None:
+            raise PeerError("an approval is answered with `approved` or `optionId`")
+        return
+    effects = _effects(asked, response)
+    if not effects:
+        raise PeerError("`optionId` is not one of the request's options")
+    # An agent acts on either of them: a denial must not carry a consent.
+    if approved is not None and effects != {"allow" if approved else "deny"}:
+        raise PeerError("`approved` contradicts the effect of `optionId`")
 
 
 def cancel(state: State, turn: TurnId) -> tuple[Unqueued, ...]:

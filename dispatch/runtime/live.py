@@ -350,9 +350,10 @@ class Live:
         current = self.current
         facts = rules.respond(self.state, response, by)
         assert current is not None, "an open request belongs to the running turn"
+        told = Respond(rules.completed(self.state, response))
         self.apply(facts)
         inbox = current.inbox
-        self.outbox.change(PendingChange(_nothing, lambda _: inbox.put(Respond(response))))
+        self.outbox.change(PendingChange(_nothing, lambda _: inbox.put(told)))
 
     def _seal(self, outcome: str) -> None:
         current, running = self.current, self.state.running

@@ -150,6 +150,9 @@ async def _subscribe(connection: Connection, subscribe: Subscribe, ref: str | in
         return
     # From here to the watch there is no await: head, seq and turn are of one instant.
     seam = _Seam.of(connection, live)
+    if subscribe.since_seq is not None and subscribe.since_seq > seam.last_seq:
+        # Chunks that are not there were seen elsewhere, before a restore say: a gap like others.
+        recovered = False
     start = seam.head if not recovered else after.offset if after else seam.in_flight
     watch = connection.watch(live, start)
     connection.reply(seam.subscribed(recovered=recovered), ref)
@@ -196,8 +199,7 @@ async def _history(watch: Watch, since: int, last_seq: int) -> None:
             # Until it has left, it is held.
             await connection.until_writable()
     if not sent and not watch.is_dropped:
-        latest = max(since, last_seq)
-        connection.send(chunks_frame("chat.history", live.record.id, [], latest, more=False))
+        connection.send(chunks_frame("chat.history", live.record.id, [], last_seq, more=False))
 
 
 class _Seam(NamedTuple):

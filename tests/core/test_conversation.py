@@ -28,6 +28,7 @@ from dispatch.core.conversation import (
     agent_event,
     cancel,
     close,
+    completed,
     end,
     evolve,
     place,
@@ -41,6 +42,7 @@ from dispatch.core.events import (
     ErrorEvent,
     Request,
     RequestClosed,
+    RequestOption,
     Response,
     Steering,
     TextDelta,
@@ -51,7 +53,7 @@ from dispatch.core.events import (
 )
 from dispatch.core.identity import TurnId, UserId
 from dispatch.core.turn import Phase
-from dispatch.errors import Busy
+from dispatch.errors import Busy, PeerError
 from dispatch.errors import RequestClosed as AlreadyClosed
 from tests.properties.strategies import running_events
 
@@ -59,6 +61,16 @@ T1, T2, T3 = TurnId("t1"), TurnId("t2"), TurnId("t3")
 ANN = UserId("ann")
 RAW = msgspec.Raw(b"{}")
 ASK = Request("r1", "approval", "May I?")
+# `both` is a name that its agent gave twice: it says neither yes nor no.
+CHOICE = msgspec.structs.replace(
+    ASK,
+    options=(
+        RequestOption("yes", "Yes", "allow"),
+        RequestOption("no", "No", "deny"),
+        RequestOption("both", "Once", "allow"),
+        RequestOption("both", "Never", "deny"),
+    ),
+)
 
 
 def waiting(turn: TurnId, ordinal: int = 1, text: str = "x") -> Waiting:
@@ -233,6 +245,50 @@ def test_the_first_answer_wins() -> None:
     assert facts == (Happened(RequestClosed("r1", "answered", "ann")),)
     with pytest.raises(AlreadyClosed, match="request r1 is closed"):
         respond(evolved(state, *facts), Response("r1", approved=False), ANN)
+
+
+@pytest.mark.parametrize(
+    ("approved", "option", "problem"),
+    [
+        (False, "yes", "contradicts"),
+        (True, "no", "contradicts"),
+        (True, "both", "contradicts"),
+        (False, "both", "contradicts"),
+        (None, "maybe", "not one of the request's options"),
+        (False, "maybe", "not one of the request's options"),
+    ],
+)
+def test_an_approval_that_says_yes_and_no_is_refused_and_leaves_the_request_open(
+    approved: bool | None, option: str, problem: str
+) -> None:
+    state = said(RUNNING, CHOICE)
+    with pytest.raises(PeerError, match=problem) as refused:
+        respond(state, Response("r1", approved=approved, option_id=option), ANN)
+    assert refused.value.code == "invalid"
+    facts = respond(state, Response("r1", approved=False), ANN)
+    assert facts == (Happened(RequestClosed("r1", "answered", "ann")),)
+
+
+@pytest.mark.parametrize(
+    ("approved", "option"),
+    [(True, "yes"), (False, "no"), (None, "yes"), (None, "no"), (True, None), (False, None)],
+)
+def test_an_approval_is_a_word_or_an_option_or_both_of_one_mind(
+    approved: bool | None, option: str | None
+) -> None:
+    answer = Response("r1", approved=approved, option_id=option)
+    facts = respond(said(RUNNING, CHOICE), answer, ANN)
+    assert facts == (Happened(RequestClosed("r1", "answered", "ann")),)
+
+
+@pytest.mark.parametrize(
+    ("option", "approved"), [("yes", True), ("no", False), ("both", None), (None, None)]
+)
+def test_an_agent_is_told_whether_the_chosen_option_approves(
+    option: str | None, approved: bool | None
+) -> None:
+    told = completed(said(RUNNING, CHOICE), Response("r1", option_id=option))
+    assert told == Response("r1", approved=approved, option_id=option)
 
 
 @pytest.mark.parametrize("state", [IDLE, RUNNING, ended(said(RUNNING, ASK))])

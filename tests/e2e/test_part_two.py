@@ -128,6 +128,24 @@ async def test_history_and_live_come_in_one_stream(start_daemon: StartDaemon) ->
     assert text(seen[1:]) == "".join(f"{n} " for n in range(300))
 
 
+async def test_a_seq_beyond_the_end_is_answered_with_a_snapshot(daemon: DaemonProcess) -> None:
+    async with v1_wire(daemon.url) as sender:
+        await sender.send(type="chat.send", conversationId="c", message="hi")
+        await sender.until_event("turn-sealed")
+        async with v1_wire(daemon.url) as wire:
+            reply = await subscribe(wire, "c", sinceSeq=3)
+            assert (reply["recovered"], reply["lastSeq"]) == (False, 2)
+            snapshot = await wire.until_type("chat.snapshot")
+            assert (snapshot["position"], snapshot["lastSeq"]) == (reply["position"], 2)
+            await sender.send(type="chat.send", conversationId="c", message="again")
+            live = await wire.until_event("turn-sealed")
+            assert events(live)[0]["type"] == "user-message"
+        async with v1_wire(daemon.url) as wire:
+            assert (await subscribe(wire, "c", sinceSeq=4))["recovered"] is True
+            history = await wire.until_type("chat.history")
+            assert (history["chunks"], history["latestSeq"]) == ([], 4)
+
+
 async def test_a_repeated_subscribe_is_answered_and_replays_nothing(
     daemon: DaemonProcess,
 ) -> None:
@@ -212,6 +230,27 @@ async def test_a_request_is_asked_of_every_device_and_answered_once(
         assert text(await sender.until_event("turn-sealed")) == "answer: yes"
         await sender.send(**answer, approved=False)
         assert (await sender.until_type("chat.error"))["code"] == "closed"
+
+
+async def test_a_denial_that_names_an_allowing_option_is_no_consent(
+    start_daemon: StartDaemon,
+) -> None:
+    daemon = await start_daemon(config("asking"))
+    answer = {"type": "chat.respond", "conversationId": "c", "requestId": "ask-1"}
+    async with v1_wire(daemon.url) as wire:
+        await wire.send(type="chat.send", conversationId="c", message="go")
+        await wire.until_type("chat.request")
+        await wire.send(**answer, approved=False, optionId="yes", ref="contradiction")
+        error = await wire.until_type("chat.error")
+        assert (error["code"], error["ref"]) == ("invalid", "contradiction")
+        await wire.send(**answer, optionId="perhaps", ref="unknown")
+        error = await wire.until_type("chat.error")
+        assert (error["code"], error["ref"]) == ("invalid", "unknown")
+        await wire.send(**answer, approved=False, optionId="no")
+        seen = await wire.until_event("turn-sealed")
+    closed = [f["outcome"] for f in wire.seen if f["type"] == "chat.request.closed"]
+    assert closed == ["answered"]
+    assert text(seen) == "answer: no"
 
 
 async def test_stop_closes_an_open_request_as_cancelled(start_daemon: StartDaemon) -> None:

@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
+from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+from openapi_spec_validator.validation.exceptions import OpenAPIValidationError
+from referencing.exceptions import Unresolvable
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from tests.e2e.wire import Wire
-from tests.protocol.published import check, documents, saw, saw_frame
+from tests.protocol.published import ROOT, check, documents, saw, saw_frame
 
 IDS = {"conversationId": "c1", "turnId": "t1"}
 DELTA = {"type": "text-delta", "delta": "x", **IDS}
@@ -106,9 +109,11 @@ def test_a_sample_of_one_shape_is_checked() -> None:
 
 
 def test_a_chats_event_is_checked_as_what_it_carries() -> None:
-    saw_frame({"type": "chats.event", **TYPING})
+    saw_frame({"type": "chats.event", "ref": 7, **TYPING})
     with pytest.raises(AssertionError):
         saw_frame({"type": "chats.event", **TYPING, "data": {}})
+    with pytest.raises(AssertionError):
+        saw_frame({"type": "chats.event", "ref": [7], **TYPING})
 
 
 async def test_a_wire_fails_the_test_that_saw_a_wrong_frame() -> None:
@@ -159,6 +164,47 @@ def test_everything_published_is_explained(name: str) -> None:
 
 def test_an_id_names_no_host() -> None:
     assert all(one["$id"].startswith("urn:dispatch:") for one in documents().values())
+
+
+@pytest.mark.slow
+def test_the_validator_of_openapi_finds_nothing_wrong() -> None:
+    validate(openapi(), cls=OpenAPIV31SpecValidator)
+
+
+@pytest.mark.parametrize("wrong", ["a reference", "a parameter", "an operation", "a schema"])
+def test_the_validator_of_openapi_finds_what_is_wrong(wrong: str) -> None:
+    path = "/conversations/{id}/status"
+    document = part_of(openapi(), path)
+    validate(document, cls=OpenAPIV31SpecValidator)
+    item = document["paths"][path]
+    match wrong:
+        case "a reference":
+            item["get"]["responses"]["200"] = {"$ref": "#/components/responses/None"}
+        case "a parameter":
+            item["parameters"].clear()
+        case "an operation":
+            document["paths"]["/again"] = {"get": item["get"]}
+        case _:
+            document["components"]["schemas"]["Refusal"]["type"] = "text"
+    with pytest.raises((OpenAPIValidationError, Unresolvable)):
+        validate(document, cls=OpenAPIV31SpecValidator)
+
+
+def openapi() -> Any:
+    return json.loads((ROOT / "protocol" / "openapi.json").read_text("utf-8"))
+
+
+def part_of(document: Any, path: str) -> Any:
+    """One path, and of the components those that it leads to: all of them cost seconds."""
+    paths = {path: document["paths"][path]}
+    components: dict[str, Any] = {"securitySchemes": document["components"]["securitySchemes"]}
+    waiting = _refs(paths)
+    while waiting:
+        _, _, kind, name = waiting.pop().split("/")
+        if name not in components.setdefault(kind, {}):
+            components[kind][name] = document["components"][kind][name]
+            waiting += _refs(components[kind][name])
+    return {**document, "paths": paths, "components": components}
 
 
 def _refs(value: Any) -> list[str]:

@@ -490,6 +490,8 @@ def test_a_word_about_the_stream_has_no_id_in_either_form(
     assert line.endswith(b"\n\n")
     assert json.loads(line.removeprefix(b"data: ")) == payload
     assert json.loads(ws(frame)) == {"type": "chats.event", **payload}
+    for ref in ('a "quoted" one', 7, 0):
+        assert json.loads(ws(frame, ref)) == {"type": "chats.event", "ref": ref, **payload}
 
 
 def test_a_websocket_gets_the_same_envelope_with_a_type() -> None:

@@ -37,7 +37,6 @@ from dispatch.runtime.clock import Clock
 from dispatch.runtime.live import Live
 from dispatch.settings import AgentSettings, AuthSettings, Limits, Settings, StorageSettings
 from dispatch.storage.port import Store
-from tests.protocol.published import saw_line
 from tests.protocol.replies import http_client
 
 GUARD_SECONDS = 10.0
@@ -168,9 +167,7 @@ class Reading:
         raise AssertionError(f"the stream ended before {kind}: {types(self.events)}")
 
     def _take(self, line: str) -> None:
-        event = json.loads(line)
-        saw_line(event)
-        self.events.append(event)
+        self.events.append(json.loads(line))
 
     async def rest(self) -> list[dict[str, Any]]:
         """Read to the end; everything that was read."""
@@ -212,10 +209,7 @@ async def staged(
 def lines(text: str) -> list[dict[str, Any]]:
     """The objects of NDJSON."""
     assert text.endswith("\n")
-    found = [json.loads(line) for line in text.removesuffix("\n").split("\n")]
-    for value in found:
-        saw_line(value)
-    return found
+    return [json.loads(line) for line in text.removesuffix("\n").split("\n")]
 
 
 def types(events: list[dict[str, Any]]) -> list[str]:

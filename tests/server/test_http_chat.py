@@ -651,6 +651,31 @@ async def test_a_request_is_answered_once(stage: Stage) -> None:
     assert (reply.status_code, reply.json()["code"]) == (409, "closed")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"approved": False, "optionId": "y"},
+        {"approved": True, "optionId": "n"},
+        {"optionId": "z"},
+    ],
+)
+async def test_an_answer_that_contradicts_itself_leaves_the_request_open(
+    stage: Stage, answer: dict[str, Any]
+) -> None:
+    found: list[list[dict[str, Any]]] = []
+    path = "/conversations/c/requests/r-1"
+    with anyio.fail_after(GUARD_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(into, found, stage, {"conversationId": "c", "message": "ask"})
+            await until_asked(stage)
+            reply = await stage.http.post(path, json=answer)
+            assert (reply.status_code, reply.json()["code"]) == (400, "invalid")
+            reply = await stage.http.post(path, json={"approved": False, "optionId": "n"})
+            assert reply.status_code == 200
+    (events,) = found
+    assert [event["delta"] for event in events if "delta" in event] == ["told: n"]
+
+
 async def until_asked(stage: Stage) -> None:
     """Return once the turn of `c` has an open request."""
     while True:

@@ -1,9 +1,9 @@
 """Any OpenAI-compatible endpoint as an agent: OpenAI, Ollama, vLLM, llama.cpp and many more.
 
-Neighbours: `options` is what an operator writes, `messages` a conversation as it is sent, `endpoint`
-sends it, `stream` makes events of what comes, `failures` says what went wrong; `compose` builds the
-agent. No tools are offered, steering is not taken (the broker makes it the next turn), and files
-are not touched.
+Neighbours: `options` is what an operator writes, `messages` a conversation as it is sent,
+`endpoint` sends it, `stream` makes events of what comes, `failures` says what went wrong; `compose`
+builds the agent. No tools are offered, steering is not taken (the broker makes it the next turn),
+and files are not touched.
 Invariant: what was shown stands: an endpoint is asked again only while nothing of its answer was,
 and when it breaks off after that, the turn ends with an error behind what was said.
 """

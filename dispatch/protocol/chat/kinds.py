@@ -81,8 +81,9 @@ class PongFrame(Reply, frozen=True, kw_only=True, tag="pong"):
 class ChatAcceptedFrame(Reply, frozen=True, kw_only=True, tag="chat.accepted"):
     """The message is durable. `position` is the one just before its turn, or now if it waits.
 
-    One of `turnId` (it runs), `queueId` (it waits; its turn will have this id) or `steered` (the
-    running turn took it). `duplicate`: it was accepted before, and nothing was done again.
+    One of `turnId` (it began), `queueId` (it had to wait; its turn has this id) or `steered` (it
+    went into the running turn). `duplicate`: it was accepted before, and nothing was done again;
+    the others say what they said then, whatever became of it.
     """
 
     conversation_id: str

@@ -318,8 +318,8 @@ class DirectoryBody(Wire, frozen=True, kw_only=True):
 
 
 class AnswerBody(Wire, frozen=True, kw_only=True):
-    """`POST /conversations/:id/requests/:requestId`: `approved` or `optionId` of an approval,
-    `action` of an input.
+    """`POST /conversations/:id/requests/:requestId`: `approved` or `optionId` of an approval
+    (both must agree), `action` of an input.
     """
 
     approved: bool | UnsetType | None = UNSET

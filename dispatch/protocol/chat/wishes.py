@@ -38,8 +38,8 @@ class SendFields(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What a message may bring along, as a frame and as a body.
 
     Without `conversationId` a conversation is made. The same `clientMessageId` with the same
-    message again is answered as the first time, and does nothing. `onBusy` says what becomes of it
-    while a turn runs; `reject` unless given.
+    message and images again is answered as the first time, and does nothing. `onBusy` says what
+    becomes of it while a turn runs; `reject` unless given.
     """
 
     conversation_id: Id | UnsetType | None = UNSET
@@ -111,7 +111,9 @@ class ChatForkFrame(ClientFrame, frozen=True, kw_only=True, tag="chat.fork"):
 
 
 class ChatRespondFrame(Response, frozen=True, kw_only=True, tag_field="type", tag="chat.respond"):
-    """Answer a request: an approval by `approved` or `optionId`, an input by `action`."""
+    """Answer a request: an approval by `approved` or `optionId` (both must agree), an input by
+    `action`.
+    """
 
     conversation_id: Id
     ref: Ref | UnsetType | None = UNSET

@@ -294,9 +294,11 @@ def sse(frame: Frame) -> bytes:
     return b"data: %b\n\n" % frame.payload
 
 
-def ws(frame: Frame) -> bytes:
-    """A frame on a WebSocket."""
-    return b'{"type":"chats.event",' + frame.payload[1:]
+def ws(frame: Frame, ref: str | int | None = None) -> bytes:
+    """A frame on a WebSocket; with the `ref` of the wish that it is the reply to."""
+    if ref is None:
+        return b'{"type":"chats.event",' + frame.payload[1:]
+    return b'{"type":"chats.event","ref":%b,%b' % (_ENCODER.encode(ref), frame.payload[1:])
 
 
 def _shown(

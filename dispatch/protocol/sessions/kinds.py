@@ -225,7 +225,12 @@ STREAM_EVENTS: Final[tuple[type[msgspec.Struct], ...]] = (
 class ChatsEventFrame(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="chats.event"
 ):
-    """An event of the stream, with a `type` in front of its own fields."""
+    """An event of the stream, with a `type` in front of its own fields.
+
+    `ref` is the one of `chats.subscribe`, on its reply: `connected`.
+    """
+
+    ref: str | int | UnsetType = UNSET
 
 
 class ChatsSubscribeFrame(

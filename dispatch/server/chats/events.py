@@ -156,7 +156,7 @@ class ChatWatch:
         subscribe: SubscribeChats,
         ref: str | int | None = None,
     ) -> None:
-        """To be `run` by a worker. `ref` is echoed in a refusal."""
+        """To be `run` by a worker. `ref` is echoed in `connected`, or in a refusal."""
         self._ref = ref
         self._connection = connection
         self._asked = subscribe.last_event_id
@@ -172,6 +172,7 @@ class ChatWatch:
         """Write frames as the peer takes them, until it is dropped."""
         connection = self._connection
         batches = self._reader.frames(connection.principal, self._asked)
+        ref = self._ref
         try:
             async with aclosing(batches):
                 async for batch in batches:
@@ -179,6 +180,8 @@ class ChatWatch:
                     if self._is_dropped or not connection.is_open:
                         return
                     for frame in batch:
-                        connection.send(ws(frame))
+                        # `connected`, the first one, is the reply.
+                        connection.send(ws(frame, ref))
+                        ref = None
         except DispatchError as error:
             connection.send(connection.dialect.error(error, ref=self._ref))

@@ -13,8 +13,6 @@ from typing import Any
 import anyio
 import httpx
 
-from tests.protocol.published import saw
-
 GUARD_SECONDS = 10.0
 
 Object = dict[str, Any]
@@ -39,7 +37,6 @@ class Events:
                 elif line.startswith("data: "):
                     frame: Object = json.loads(line[6:])
                     assert frame.get("id") == frame_id
-                    saw("ChatStreamEvent", frame)
                     self.frames.append(frame)
                     self.ids.append(frame_id)
                     return frame

@@ -33,7 +33,7 @@ from dispatch.core.identity import LOCAL
 from dispatch.runtime.groups.timeline import GroupTimeline
 from dispatch.settings import AgentSettings, AuthSettings, Limits, Settings, StorageSettings
 from dispatch.storage.port import Store
-from tests.protocol.published import saw, saw_frame
+from tests.protocol.published import saw_frame
 from tests.protocol.replies import http_client
 
 GUARD_SECONDS = 10.0
@@ -267,9 +267,7 @@ def told(text: str) -> list[Told]:
         assert data.startswith("data: ")
         assert len(ids) <= 1
         number = int(ids[0].removeprefix("id: ")) if ids else None
-        event = json.loads(data.removeprefix("data: "))
-        saw("GroupStreamFrame", event)
-        found.append(Told(number, event))
+        found.append(Told(number, json.loads(data.removeprefix("data: "))))
     return found
 
 

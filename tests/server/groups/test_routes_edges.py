@@ -58,6 +58,8 @@ async def test_a_member_asks_and_is_answered_in_its_conversation(tmp_path: Path)
             assert asked["familiarId"] == "ann"
             assert asked["request"]["requestId"] == "r-1"
             url = f"/conversations/{asked['sessionId']}/requests/r-1"
+            reply = await band.http.post(url, json={"approved": False, "optionId": "y"})
+            assert (reply.status_code, reply.json()["code"]) == (400, "invalid")
             reply = await band.http.post(url, json={"optionId": "y"})
             assert reply.status_code == 200, reply.text
             events = await reader.rest()

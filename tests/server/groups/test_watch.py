@@ -12,6 +12,7 @@ import pytest
 
 from dispatch.runtime.retention import prune_events
 from dispatch.settings import Limits, RetentionSettings
+from tests.e2e.wire import old_wire
 from tests.server.groups.grouping import (
     Band,
     Payload,
@@ -280,10 +281,6 @@ async def test_a_slow_peer_gets_everything_once_it_reads(tmp_path: Path) -> None
 
 
 async def test_old_dialects_know_no_groups(band: Band) -> None:
-    from websockets.asyncio.client import connect
-
-    url = band.daemon.url.replace("http", "ws") + "/ws"
-    async with connect(url, proxy=None) as connection:
-        await connection.recv()
-        await connection.send('{"type":"group.subscribe","groupId":"g"}')
-        assert json.loads(await connection.recv())["type"] == "error"
+    async with old_wire(band.daemon.url) as wire:
+        await wire.send(type="group.subscribe", groupId="g")
+        assert (await wire.next())["type"] == "error"
