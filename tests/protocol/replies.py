@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from dispatch.server.assets import is_asset
 from tests.protocol.published import ROOT, Object, saw_one_of
 
 JSON = "application/json"
@@ -34,6 +35,9 @@ def http_client(url: str, **options: Any) -> httpx.AsyncClient:
 async def saw_reply(reply: httpx.Response) -> None:
     """A reply whose body was not read yet; what is wrong raises AssertionError, here or there."""
     request = reply.request
+    if reply.is_success and is_asset(request.url.path):
+        # A file of the page is no word of the protocol.
+        return
     content = content_of(request.method, request.url.raw_path.decode(), reply.status_code)
     media = reply.headers.get("content-type", "").partition(";")[0]
     # What a proxy says by itself, which may be nothing at all, is its own affair.
