@@ -882,10 +882,14 @@ export interface ChunkLine {
   chunk: Chunk;
 }
 
-/** `GET /conversations/:id`: chunks ascending; `latestSeq` is the last one's. */
+/**
+ * `GET /conversations/:id`: chunks ascending; `latestSeq` is the last one's. `turns` are those of
+ * the chunks, in replies to a request with `limit`.
+ */
 export interface ChunkPage {
   chunks: StoredChunk[];
   latestSeq: number;
+  turns?: TurnPlace[];
 }
 
 /** How a request ended; `by` is the user who answered. */
@@ -2136,6 +2140,7 @@ export interface TurnCosts {
   steps: StepTimes[];
   durationMs?: number;
   contextSize?: number;
+  agent?: string;
 }
 
 /** A sealed turn of an export; its chunks are the lines behind it. */
@@ -2156,7 +2161,19 @@ export interface TurnMetrics {
   steps: StepTimes[];
   durationMs?: number;
   contextSize?: number;
+  agent?: string;
   turnId: string;
+}
+
+/** A sealed turn and the chunks that are of it; `agent` is not known of turns of old stores. */
+export interface TurnPlace {
+  turnId: string;
+  firstSeq: number;
+  lastSeq: number;
+  outcome: "aborted" | "completed" | "error" | "interrupted";
+  /** Milliseconds since 1970. */
+  sealedAt: number;
+  agent?: string;
 }
 
 /** History and metrics of the turn are readable from here on. */

@@ -17,11 +17,23 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """The body of a reply."""
 
 
+class TurnPlace(Reply, frozen=True):
+    """A sealed turn: the seqs of its chunks, how it ended, when (epoch ms), and who answered."""
+
+    turn_id: str
+    first_seq: int
+    last_seq: int
+    outcome: str
+    sealed_at: int
+    agent: str | None = None
+
+
 class HistoryPage(Reply, frozen=True):
-    """Sealed chunks, in order."""
+    """Sealed chunks, in order, and, where a `limit` was given, the turns that they are of."""
 
     chunks: tuple[StoredChunk, ...]
     latest_seq: int
+    turns: tuple[TurnPlace, ...] = ()
 
 
 class ConversationSummary(Reply, frozen=True):

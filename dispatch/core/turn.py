@@ -93,12 +93,13 @@ class StepMetrics(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
 
 
 class Metrics(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """What a turn cost; the wire form of `GET /conversations/:id/metrics`, less the turn's id."""
+    """What a turn cost and whose it was: `agent` answered it, None where that was not kept."""
 
     usage: TokenUsage = TokenUsage(0, 0)
     duration_ms: float | None = None
     steps: tuple[StepMetrics, ...] = ()
     context_size: int | None = None
+    agent: str | None = None
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,10 +39,11 @@ _REASONING_PREFIX: Final = b'{"type":"reasoning-delta"'
 
 
 class Page(NamedTuple):
-    """Chunks in their wire form, ascending, and the seq of the last one."""
+    """Chunks in their wire form, ascending, the seq of the last one, and the turns they are of."""
 
     chunks: list[bytes]
     last_seq: int
+    turns: list[SealedTurn]
 
 
 class History:
@@ -82,7 +83,8 @@ class History:
             async with self.holding(_size(turns)):
                 chunks = await self._chunks(turns, since, before)
                 since = turns[-1].first_seq + turns[-1].chunk_count - 1
-                yield Page(chunks, since if before is None else min(since, before - 1))
+                last_seq = since if before is None else min(since, before - 1)
+                yield Page(chunks, last_seq, turns)
                 del chunks
 
     async def turns(

@@ -359,7 +359,9 @@ class Live:
         current, running = self.current, self.state.running
         assert current is not None, "only a running turn is sealed"
         assert running is not None
-        metrics = _ENCODER.encode(metrics_of(running))
+        # A turn that was found at the start has what its sender named alone.
+        agent, _, _ = self.services.agent_of(current.body.model or self.details.model)
+        metrics = _ENCODER.encode(msgspec.structs.replace(metrics_of(running), agent=agent))
         seal = PendingSeal(current, outcome, metrics, self.services.clock.now_ms())
         self.sealing = seal
 

@@ -55,21 +55,40 @@ async def chunks(call: Call) -> Response:
         # Seqs have no holes: the newest so many are known without looking.
         floor = max(since, ceiling - 1 - min(limit, call.site.limits.history_page_max))
     if record is None or ceiling - 1 <= floor:
-        return Json({"chunks": [], "latestSeq": since})
-    return stream(call, _page(call.site.hub.history, record.key, floor, ceiling))
+        nothing = {"chunks": [], "latestSeq": since}
+        return Json(nothing if limit is None else {**nothing, "turns": []})
+    return stream(call, _page(call.site.hub.history, record.key, floor, ceiling, limit is not None))
 
 
 async def _page(
-    history: History, conversation: ConversationKey, since: int, before: int
+    history: History, conversation: ConversationKey, since: int, before: int, has_turns: bool
 ) -> AsyncGenerator[bytes, None]:
+    """With `has_turns`, which is for replies of a bounded length, the turns behind the chunks."""
     joint = b'{"chunks":['
+    turns: list[SealedTurn] = []
     async with aclosing(history.pages(conversation, since=since, before=before)) as pages:
         async for page in pages:
             if page.chunks:
                 yield joint + b",".join(page.chunks)
                 joint = b","
+            if has_turns:
+                turns += page.turns
     opening = b"" if joint == b"," else joint
-    yield opening + b'],"latestSeq":%d}' % (before - 1)
+    told = b',"turns":%b' % _ENCODER.encode([_wire_turn(turn) for turn in turns])
+    yield opening + b'],"latestSeq":%d%b}' % (before - 1, told if has_turns else b"")
+
+
+def _wire_turn(turn: SealedTurn) -> dict[str, Any]:
+    wire: dict[str, Any] = {
+        "turnId": turn.id,
+        "firstSeq": turn.first_seq,
+        "lastSeq": turn.first_seq + turn.chunk_count - 1,
+        "outcome": turn.outcome,
+        "sealedAt": turn.sealed_at_ms,
+    }
+    if turn.metrics and (agent := _METRICS.decode(turn.metrics).agent) is not None:
+        wire["agent"] = agent
+    return wire
 
 
 async def _metrics(call: Call) -> Response:
@@ -91,6 +110,8 @@ def _wire_metrics(data: bytes) -> dict[str, Any]:
         wire["durationMs"] = metrics.duration_ms
     if metrics.context_size is not None:
         wire["contextSize"] = metrics.context_size
+    if metrics.agent is not None:
+        wire["agent"] = metrics.agent
     return wire
 
 

@@ -230,6 +230,7 @@ class SealedTurn(NamedTuple):
     chunk_count: int
     sealed_at_ms: int
     bytes_total: int
+    metrics: bytes
 
 
 class Store(TimelineReads, Protocol):

@@ -105,6 +105,24 @@ SELECTIONS = [
 ]
 
 
+async def test_a_page_tells_the_turns_that_its_chunks_are_of(talked: Stage) -> None:
+    page = await talked.chunks("c", "?limit=3")
+    assert [chunk["seq"] for chunk in page["chunks"]] == [4, 5, 6]
+    second, third = page["turns"]
+    assert (second["firstSeq"], second["lastSeq"]) == (3, 4)
+    assert (third["firstSeq"], third["lastSeq"]) == (5, 6)
+    assert {(turn["agent"], turn["outcome"]) for turn in page["turns"]} == {("actor", "completed")}
+    assert second["sealedAt"] <= third["sealedAt"]
+    assert second["turnId"] != third["turnId"]
+    metrics = (await talked.http.get("/conversations/c/metrics")).json()["turns"]
+    assert [turn["turnId"] for turn in metrics[1:]] == [second["turnId"], third["turnId"]]
+    assert await talked.chunks("never", "?limit=3") == {"chunks": [], "latestSeq": 0, "turns": []}
+
+
+async def test_what_has_no_limit_is_streamed_and_tells_no_turns(talked: Stage) -> None:
+    assert "turns" not in await talked.chunks("c")
+
+
 @pytest.mark.parametrize(("query", "seqs", "latest"), SELECTIONS)
 async def test_a_selection_is_ascending_and_its_limit_takes_the_newest(
     talked: Stage, query: str, seqs: list[int], latest: int
@@ -181,6 +199,7 @@ async def test_metrics_are_of_sealed_turns_and_whole(stage: Stage) -> None:
     assert first.pop("durationMs") >= 0
     assert first == {
         "turnId": turn,
+        "agent": "actor",
         "usage": {"inputTokens": 5, "outputTokens": 7, "cacheReadTokens": 2},
         "steps": [
             {

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Request,
+    expect,
+)
 
 # A wait for what the page shows; several times what it takes on a machine under load.
 GUARD_MS: Final = 20_000
@@ -75,6 +83,18 @@ class Device:
         await self.choose(agent)
         await self.say(text)
 
+    async def new_group(self, title: str, *agents: str) -> str:
+        """Make a group of these; its entry in the sidebar."""
+        await self.button("New group").click()
+        dialog = self.page.get_by_role("dialog", name="New group")
+        for agent in agents:
+            await dialog.get_by_role("checkbox", name=agent, exact=True).check()
+        await dialog.get_by_role("textbox", name="Title").fill(title)
+        await dialog.get_by_role("button", name="Create group").click()
+        # What is written before it is open goes into the field of another view.
+        await expect(self.page).to_have_url(re.compile("#/g/."))
+        return "group:" + self.page.url.split("#/g/")[1]
+
     def allow(self, pattern: str) -> None:
         """Faults that this test brings about itself."""
         self._allowed.append(pattern)
@@ -131,7 +151,7 @@ class Device:
 
     def _logged(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            self._faults.append(f"{message.type}: {message.text}")
+            self._faults.append(f"{message.type}: {message.text} ({message.location['url']})")
 
     def _requested(self, request: Request) -> None:
         parts, home = urlsplit(request.url), urlsplit(self.home)

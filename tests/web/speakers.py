@@ -137,7 +137,8 @@ async def interviewer(request: TurnRequest) -> AsyncIterator[AgentEvent]:
     )
     given = await request.inbox.receive()
     assert isinstance(given, Respond)
-    yield TextDelta(f"answered: {given.response.action} {given.response.answers}")
+    answers = msgspec.json.encode(given.response.answers).decode()
+    yield TextDelta(f"answered: {given.response.action} {answers}")
 
 
 async def attacker(request: TurnRequest) -> AsyncIterator[AgentEvent]:

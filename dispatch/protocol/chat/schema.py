@@ -45,11 +45,25 @@ class Refusal(Wire, frozen=True, kw_only=True):
 # ---------------------------------------------------------------- what was said
 
 
+class TurnPlace(Wire, frozen=True, kw_only=True):
+    """A sealed turn and the chunks that are of it; `agent` is not known of turns of old stores."""
+
+    turn_id: str
+    first_seq: Count
+    last_seq: Count
+    outcome: Outcome
+    sealed_at: EpochMs
+    agent: str | UnsetType = UNSET
+
+
 class ChunkPage(Wire, frozen=True, kw_only=True):
-    """`GET /conversations/:id`: chunks ascending; `latestSeq` is the last one's."""
+    """`GET /conversations/:id`: chunks ascending; `latestSeq` is the last one's. `turns` are those
+    of the chunks, in replies to a request with `limit`.
+    """
 
     chunks: tuple[StoredChunk, ...]
     latest_seq: Count
+    turns: tuple[TurnPlace, ...] | UnsetType = UNSET
 
 
 class StepTimes(Wire, frozen=True, kw_only=True):
@@ -69,6 +83,7 @@ class TurnCosts(Wire, frozen=True, kw_only=True):
     steps: tuple[StepTimes, ...]
     duration_ms: float | UnsetType = UNSET
     context_size: int | UnsetType = UNSET
+    agent: str | UnsetType = UNSET
 
 
 class TurnMetrics(TurnCosts, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ import { Thread } from "./thread.js";
  * @property {"closed" | "loading" | "live" | "stale" | "gone"} phase `loading`: nothing is known of
  *   the present; `stale`: the connection is lost, what is shown may be old; `gone`: it was deleted
  * @property {readonly StoredChunk[]} rows the newest sealed chunks, ascending
- * @property {readonly Mark[]} marks which rows are of which turn, for turns that were seen
+ * @property {readonly Mark[]} marks which rows are of which turn
  * @property {boolean} hasOlder whether there is something before the rows
  * @property {boolean} isLoading whether rows are being fetched
  * @property {readonly Turn[]} turns not in `rows` yet, oldest first: mostly none or one

@@ -66,7 +66,7 @@ export class History {
     const { rows } = thread;
     try {
       const page = await http.get(this.#path, { ...query, limit: pageRows });
-      thread.addRows(page.chunks);
+      thread.addRows(page.chunks, page.turns);
       this.error = null;
     } catch (error) {
       this.error = /** @type {DispatchError} */ (error);

@@ -17,7 +17,11 @@ import { changeOf, newTurn } from "./turn.js";
 /** @typedef {import("../frames.js").QueuedMessage} QueuedMessage */
 /** @typedef {import("../frames.js").ServerFrame} ServerFrame */
 
-/** @typedef {{turnId: string, firstSeq: number, lastSeq: number}} Mark a turn among the rows */
+/**
+ * A turn among the rows. Of those that were seen to end, `agent` is not known, and `outcome` is the
+ * reason that their `done` gave.
+ * @typedef {{turnId: string, firstSeq: number, lastSeq: number, outcome?: string, agent?: string}} Mark
+ */
 
 /**
  * What is kept of a conversation between two visits.
@@ -43,7 +47,7 @@ export class Thread {
   rows = [];
   /** @type {readonly StoredChunk[]} sealed here while rows before them were still being fetched */
   tail = [];
-  /** @type {readonly Mark[]} */
+  /** @type {readonly Mark[]} ascending */
   marks = [];
   /** @type {Turn | null} */
   turn = null;
@@ -91,8 +95,12 @@ export class Thread {
    * Rows that were fetched: behind the window, before it, or in place of it where they are so far
    * ahead that what lies between was not fetched.
    * @param {readonly StoredChunk[]} found ascending and dense
+   * @param {readonly Mark[]} [turns] that they are of
    */
-  addRows(found) {
+  addRows(found, turns = []) {
+    const seen = new Set(this.marks.map(({ turnId }) => turnId));
+    const marks = turns.filter(({ turnId }) => !seen.has(turnId));
+    this.marks = [...marks, ...this.marks].sort((a, b) => a.firstSeq - b.firstSeq);
     const known = this.#knownSeq;
     const last = this.tail[0]?.seq ?? this.lastSeq + 1;
     const fresh = found.filter((row) => row.seq > known && row.seq < last);
@@ -275,7 +283,8 @@ export class Thread {
     if (isHole) this.tail = [...this.tail, ...rows];
     else this.rows = [...this.rows, ...rows];
     const [firstSeq, lastSeq] = [this.lastSeq + 1, this.lastSeq + rows.length];
-    this.marks = [...this.marks, { turnId: turn.turnId, firstSeq, lastSeq }];
+    const outcome = turn.done?.reason ?? "";
+    this.marks = [...this.marks, { turnId: turn.turnId, firstSeq, lastSeq, outcome }];
     this.lastSeq = lastSeq;
     this.turn = null;
   }

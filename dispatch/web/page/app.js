@@ -13,7 +13,6 @@ import { shareTabs } from "../client/tabs.js";
 import { Announcer } from "./announcer.js";
 import { copyOnClick } from "./clipboard.js";
 import { ConversationView } from "./conversation.js";
-import { Ends } from "./ends.js";
 import { Entries } from "./entries.js";
 import { GroupView } from "./group.js";
 import { listenToKeys } from "./keyboard.js";
@@ -44,7 +43,6 @@ export class App {
   announcer = new Announcer(this);
   typing = new Typing(this);
   entries = new Entries(this.client, this.typing.device);
-  ends = new Ends(this.client);
   panel = new Panel(this);
   signIn = new SignIn(this);
   sidebar = new Sidebar(this);

@@ -20,10 +20,17 @@ import { loading, waitingSends } from "./sends.js";
 
 /** @typedef {import("../client.js").ConversationSnapshot} Snapshot */
 /** @typedef {import("../client.js").Turn} Turn */
+/** @typedef {Snapshot["marks"][number]} Mark */
 /** @typedef {import("./messages.js").Message} Message */
 
 /** Messages that are drawn at the end of a thread; more as one scrolls up. */
 const WINDOW = 60;
+
+/**
+ * How turns end that do not end by themselves: by outcome, and by the reason of a `done`.
+ * @type {Record<string, string>}
+ */
+const ENDS = { aborted: "Stopped", interrupted: "Interrupted by a restart" };
 
 export class ConversationView {
   kind = /** @type {const} */ ("conversation");
@@ -43,10 +50,8 @@ export class ConversationView {
   #chosen = null;
   /** @type {"queue" | "steer" | "interrupt"} */
   #onBusy = "queue";
-  /** @type {{rows: Snapshot["rows"], messages: (Message & {turnId?: string})[]}} */
+  /** @type {{rows: Snapshot["rows"], messages: (Message & {mark?: Mark})[]}} */
   #sealed = { rows: [], messages: [] };
-  /** @type {string | null | undefined} `model` when this page began to look: of the answers before */
-  #former;
   /** @type {Map<string, string | null>} `model` by turn, of those that this page saw begin */
   #models = new Map();
 
@@ -125,7 +130,7 @@ export class ConversationView {
   }
 
   /**
-   * The daemon keeps a conversation's agent, and not an answer's: so it is asked at each turn.
+   * History says whose an answer was and the log does not, so it is asked at each turn.
    * @param {string} [turnId]
    */
   async #readModel(turnId) {
@@ -133,7 +138,6 @@ export class ConversationView {
     try {
       const { model } = await this.#app.client.http.get(`conversations/${this.id}/model`);
       this.#model = model;
-      if (this.#former === undefined) this.#former = model;
       if (turnId !== undefined) this.#models.set(turnId, model);
       this.#app.draw();
     } catch {
@@ -203,10 +207,12 @@ export class ConversationView {
     const { rows } = this.#store.snapshot;
     if (rows !== this.#sealed.rows) {
       const { marks } = this.#store.snapshot;
+      let next = 0;
       const messages = messagesOf(rows, rows[0]?.seq ?? 1).map((message) => {
-        const { seq } = message;
-        const mark = marks.findLast(({ firstSeq, lastSeq }) => firstSeq <= seq && seq <= lastSeq);
-        return { ...message, turnId: mark?.turnId };
+        // Both ascend: this is walked for every row of a long conversation.
+        while (next < marks.length && marks[next].lastSeq < message.seq) next += 1;
+        const mark = marks[next];
+        return mark !== undefined && mark.firstSeq <= message.seq ? { ...message, mark } : message;
       });
       this.#sealed = { rows, messages };
     }
@@ -286,9 +292,9 @@ export class ConversationView {
     });
   }
 
-  /** @param {Message & {turn?: Turn, turnId?: string}} message */
+  /** @param {Message & {turn?: Turn, mark?: Mark}} message */
   #message(message) {
-    const { turn } = message;
+    const { turn, mark } = message;
     if (message.kind === "user") {
       const user = turn?.author ?? "";
       const author = user === this.#app.user ? "" : user;
@@ -296,21 +302,20 @@ export class ConversationView {
     }
     const isOver = turn === undefined || turn.done !== null;
     const isLast = turn === undefined && message === this.#sealed.messages.at(-1);
-    const turnId = turn?.turnId ?? message.turnId;
     return messageView(this.#texts, message, {
-      author: this.#answerer(turnId, turn !== undefined),
+      author: mark?.agent && !this.#isChat ? mark.agent : this.#answerer(turn?.turnId ?? mark?.turnId),
       state: isOver ? "sealed" : "streaming",
       outputs: turn?.outputs,
-      note: isOver ? this.#app.ends.of(turnId) : undefined,
+      note: ENDS[turn?.done?.reason ?? mark?.outcome ?? ""],
       retry: isLast && !this.isRunning ? this.#retry : null,
     });
   }
 
-  /** @param {string | undefined} turnId @param {boolean} [isLive] */
-  #answerer(turnId, isLive = false) {
+  /** @param {string | undefined} turnId that history does not tell of yet */
+  #answerer(turnId) {
     if (this.#isChat) return this.agent;
     const known = this.#models.get(turnId ?? "");
-    return this.#agentOf(known !== undefined ? known : isLive ? this.#model : this.#former);
+    return this.#agentOf(known !== undefined ? known : this.#model);
   }
 
   /** Say the last message again: a new turn, with the same words. */
@@ -329,7 +334,7 @@ export class ConversationView {
     const isSilent = !hasSaid && turn.done === null && requests.length === 0;
     return html`
       ${isSilent ? html`<div class="message agent waiting" aria-hidden="true">
-        ${face(this.#answerer(turn.turnId, true))}
+        ${face(this.#answerer(turn.turnId))}
         <div class="said">${dots}</div></div>` : nothing}
       ${retry === null ? nothing : html`<p class="notice">${icons.retry} The provider failed
         (${retry.message}). Trying again, attempt ${retry.attempt + 2}.</p>`}

@@ -17,6 +17,8 @@ export class StickyScroll {
   /** @type {HTMLElement | null} */
   #element = null;
   #lastTop = 0;
+  /** @type {{article: Element, top: number} | null} what is being read, near the start, and where */
+  #anchor = null;
   #observer = new ResizeObserver(() => this.#pin());
   #changed;
   #wanted;
@@ -60,8 +62,24 @@ export class StickyScroll {
     const element = this.#element;
     if (element === null) return;
     if (this.isAtEnd) element.scrollTop = element.scrollHeight;
+    else if (this.#anchor?.article.isConnected) {
+      // Browsers do this too, but not at the very start: there, one page would bring the next.
+      const { article, top } = this.#anchor;
+      element.scrollTop += Math.round(article.getBoundingClientRect().top - top);
+    }
+    this.#moved(element);
+  }
+
+  /** @param {HTMLElement} element */
+  #moved(element) {
     this.#lastTop = element.scrollTop;
-    if (this.isNearStart) this.#wanted();
+    this.#anchor = null;
+    if (!this.isNearStart) return;
+    const { top } = element.getBoundingClientRect();
+    const articles = [...element.querySelectorAll("article")];
+    const article = articles.find((one) => one.getBoundingClientRect().bottom > top);
+    if (article) this.#anchor = { article, top: article.getBoundingClientRect().top };
+    this.#wanted();
   }
 
   #scrolled() {
@@ -72,8 +90,7 @@ export class StickyScroll {
     // Only somebody who scrolls up leaves the end: growth alone does not.
     if (isNear) this.#stick(true);
     else if (scrollTop < this.#lastTop - 1) this.#stick(false);
-    this.#lastTop = scrollTop;
-    if (this.isNearStart) this.#wanted();
+    this.#moved(element);
   }
 
   /** @param {boolean} isAtEnd */
