@@ -53,7 +53,6 @@ from dispatch.storage.port import (
 
 # A JSON escape is at most six bytes a character.
 _ESCAPE_BYTES_MAX: Final = 6
-_ENCODER: Final = msgspec.json.Encoder()
 
 
 class Live:
@@ -361,7 +360,7 @@ class Live:
         assert running is not None
         # A turn that was found at the start has what its sender named alone.
         agent, _, _ = self.services.agent_of(current.body.model or self.details.model)
-        metrics = _ENCODER.encode(msgspec.structs.replace(metrics_of(running), agent=agent))
+        metrics = msgspec.structs.replace(metrics_of(running), agent=agent)
         seal = PendingSeal(current, outcome, metrics, self.services.clock.now_ms())
         self.sealing = seal
 

@@ -8,9 +8,16 @@ what the seal says: nobody takes a seq back.
 
 from __future__ import annotations
 
+from typing import Final
+
+import msgspec
+
 from dispatch.core.conversation import State
+from dispatch.core.turn import Metrics
 from dispatch.runtime.admission import CurrentTurn
 from dispatch.storage.port import Batch, ConversationRecord, TurnSeal
+
+_ENCODER: Final = msgspec.json.Encoder()
 
 
 class PendingSeal:
@@ -27,7 +34,7 @@ class PendingSeal:
         "turn",
     )
 
-    def __init__(self, turn: CurrentTurn, outcome: str, metrics: bytes, now_ms: int) -> None:
+    def __init__(self, turn: CurrentTurn, outcome: str, metrics: Metrics, now_ms: int) -> None:
         """Close the turn's fold; nothing of it comes after this."""
         turn.fold.finish()
         _, self._rest = turn.fold.take()
@@ -35,7 +42,7 @@ class PendingSeal:
         self.count = turn.fold.chunk_count
         self.is_awaited = False
         self._outcome = outcome
-        self._metrics = metrics
+        self._metrics = _ENCODER.encode(metrics)
         self._now_ms = now_ms
         self._batch: Batch | None = None
 

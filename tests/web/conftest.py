@@ -58,8 +58,13 @@ async def daemon(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Daem
 
 
 @pytest.fixture
-async def open_device(browser: Browser, daemon: DaemonProcess) -> AsyncIterator[OpenDevice]:
-    """Opens devices of the shared daemon, or with `home=` of another; none may have a fault."""
+async def open_device(
+    browser: Browser, daemon: DaemonProcess, start_daemon: StartDaemon
+) -> AsyncIterator[OpenDevice]:
+    """Opens devices of the shared daemon, or with `home=` of another; none may have a fault.
+
+    They are closed before any daemon of the test is.
+    """
     devices: list[Device] = []
 
     async def open_one(fragment: str | None = "#/", home: str = "", **options: Any) -> Device:

@@ -23,7 +23,9 @@ TURNS_PER_BATCH: Final = 1_000
 # A user's message, the start, a delta, the end and the seal.
 EVENTS_PER_TURN: Final = 5
 CHUNKS_PER_TURN: Final = 2
-METRICS: Final = b'{"usage":{"inputTokens":0,"outputTokens":0},"durationMs":500,"steps":[]}'
+METRICS: Final = (
+    b'{"usage":{"inputTokens":0,"outputTokens":0},"durationMs":500,"steps":[],"agent":"echo"}'
+)
 
 
 def question(number: int) -> str:

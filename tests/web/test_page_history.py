@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import expect
 
+from tests.e2e.attackers import http_of
 from tests.e2e.process import DaemonProcess
 from tests.web.conftest import OpenDevice
 from tests.web.device import GUARD_MS
@@ -21,6 +22,8 @@ pytestmark = pytest.mark.timeout(240)
 TURNS = 10_000
 # Of the main thread, from the first byte of the page until the newest message is there.
 OPEN_SECONDS_MAX = 1.0
+# Of three answers each: more rows than the page reads at first.
+GROUP_SENDS = 70
 # A person who reads sees text move by a line; this is less.
 JUMP_PIXELS_MAX = 8
 
@@ -73,10 +76,37 @@ async def test_older_pages_come_as_one_scrolls_and_what_is_read_stays_where_it_i
             arg=first,
         )
         assert await shown.count() == 1
-    numbers = [int(await one.get_attribute("data-seq") or 0) for one in await device.messages.all()]
+    # All of them in one look: another page may arrive meanwhile.
+    seen = await device.messages.evaluate_all(
+        "all => all.map((one) => [Number(one.dataset.seq), one.innerText])"
+    )
+    numbers = [seq for seq, _ in seen]
     assert numbers == list(range(numbers[0], 2 * TURNS, 2))
     assert numbers[0] < 2 * TURNS - 600
-    await expect(device.messages.first).to_have_text(question((numbers[0] + 1) // 2))
+    assert seen[0][1].strip() == question((numbers[0] + 1) // 2)
+
+
+async def test_a_long_group_is_read_back_to_its_first_message(
+    open_device: OpenDevice, daemon: DaemonProcess
+) -> None:
+    async with http_of(daemon.url) as http:
+        members = {"memberFamiliarIds": ["echo", "parrot", "mimic"], "title": "A long group"}
+        group = (await http.post("/api/groups", json=members)).json()["id"]
+        for number in range(GROUP_SENDS):
+            sent = await http.post(f"/api/groups/{group}/send", json={"text": f"Round {number}"})
+            assert sent.status_code == 200
+    device = await open_device(f"#/g/{group}")
+    await expect(device.messages.last).to_contain_text(f"Round {GROUP_SENDS - 1}")
+    thread = device.page.locator("[data-thread]")
+    while await device.page.get_by_text("Round 0", exact=True).count() == 0:
+        first = await device.messages.first.get_attribute("data-seq")
+        await thread.evaluate("thread => { thread.scrollTop = 0; }")
+        await device.page.wait_for_function(
+            "first => document.querySelector('article[data-message]').dataset.seq !== first",
+            arg=first,
+        )
+    await expect(device.answers).to_have_count(3 * GROUP_SENDS)
+    await expect(device.messages).to_have_count(GROUP_SENDS)
 
 
 async def test_reading_an_old_message_is_not_disturbed_by_what_comes_above_or_below(

@@ -7,6 +7,7 @@ Invariant: what is there was installed as a whole; a failure leaves a reason, no
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import os
@@ -57,24 +58,27 @@ def toolchain() -> Toolchain:
         raise Missing("there is no npm to bring Node and the packages of tests/web")
     lock = (FOLDER / "package-lock.json").read_bytes()
     home = CACHE / f"web-{hashlib.sha256(lock).hexdigest()[:16]}"
-    if not home.exists():
-        _install(npm, home)
     packages = home / "node_modules"
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "lock").open("w") as lock_file:
+        # Another worker may be at it.
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
+        if not home.exists():
+            _install(npm, home)
+        # Imports of packages are looked up from where the tests are.
+        link = FOLDER / "node_modules"
+        if not link.is_symlink() or link.readlink() != packages:
+            link.unlink(missing_ok=True)
+            link.symlink_to(packages)
     machine = _MACHINES.get(platform.machine().lower(), platform.machine())
     own = packages / f"node-linux-{machine}" / "bin" / "node"
     node = str(own) if own.exists() else shutil.which("node")
     if node is None or _major(node) < NODE_MAJOR_MIN:
         raise Missing(f"there is no Node {NODE_MAJOR_MIN} for this machine")
-    # Imports of packages are looked up from where the tests are.
-    link = FOLDER / "node_modules"
-    if not link.is_symlink() or link.readlink() != packages:
-        link.unlink(missing_ok=True)
-        link.symlink_to(packages)
     return Toolchain(node, FOLDER)
 
 
 def _install(npm: str, home: Path) -> None:
-    CACHE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as work:
         for name in ("package.json", "package-lock.json", ".npmrc"):
             shutil.copy(FOLDER / name, work)
@@ -88,10 +92,8 @@ def _install(npm: str, home: Path) -> None:
         )
         if done.returncode != 0:
             raise Missing(f"npm ci of tests/web failed: {done.stderr.strip()[-300:]}")
-        # Another run may have been faster: what it made is the same.
-        if not home.exists():
-            Path(work).rename(home)
-            Path(work).mkdir()
+        Path(work).rename(home)
+        Path(work).mkdir()
 
 
 def _major(node: str) -> int:

@@ -35,13 +35,14 @@ import { Store } from "./store.js";
  * @property {readonly GroupRow[]} rows by `seq`; those still being said are `streaming`
  * @property {readonly Run[]} runs
  * @property {readonly Sending[]} sends messages without a row yet
- * @property {boolean} hasOlder whether rows before the first were left out
+ * @property {boolean} hasOlder whether rows before the first were left out: `loadOlder()` reads more
+ * @property {boolean} isLoading whether such rows are being read
  * @property {number} lastReadSeq
  * @property {number} unread
  * @property {DispatchError | null} error
  */
 
-/** Rows of a first look. */
+/** Rows of a first look, and of each page before it. */
 const ROWS = 200;
 const RETRY_MS = 1_000;
 
@@ -63,6 +64,7 @@ export class Group extends Store {
   #error = null;
   #lastReadSeq = 0;
   #unread = 0;
+  #isLoading = false;
   #client;
   #opened = 0;
   /** @type {() => void} */
@@ -133,6 +135,24 @@ export class Group extends Store {
    */
   change(change) {
     return this.#client.http.request("PATCH", `api/groups/${this.id}`, change);
+  }
+
+  /** Read a page of rows before the first; rejects with what kept it from that. */
+  async loadOlder() {
+    const first = Number(this.snapshot.rows[0]?.seq ?? 1);
+    const rows = this.#rows;
+    if (this.#isLoading || first <= 1) return;
+    this.#isLoading = true;
+    this.touch();
+    try {
+      const limit = Math.min(ROWS, first - 1);
+      const query = { afterSeq: first - 1 - limit, limit };
+      const page = await this.#client.http.get(`api/groups/${this.id}`, query);
+      for (const row of page.events) rows.set(row.seq, row);
+    } finally {
+      this.#isLoading = false;
+      this.touch();
+    }
   }
 
   #begin() {
@@ -298,6 +318,7 @@ export class Group extends Store {
     return {
       id: this.id, phase: this.#phase, group: this.#group, rows, runs: [...this.#runs.values()],
       sends: this.#client.outbox.of(this.id), hasOlder: Number(rows[0]?.seq ?? 1) > 1,
+      isLoading: this.#isLoading,
       lastReadSeq: this.#lastReadSeq, unread: this.#unread, error: this.#error,
     };
   }

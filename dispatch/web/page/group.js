@@ -34,6 +34,7 @@ export class GroupView {
   #composer;
   #window = WINDOW;
   #readUpTo = 0;
+  #wasAsking = false;
   /** @type {ReadonlyMap<string, string>} */
   #hues = new Map();
   /** @type {readonly string[]} whose colours `#hues` are */
@@ -54,7 +55,8 @@ export class GroupView {
     this.#store = new Group(app.client, id);
     this.#scroll = new StickyScroll(() => this.#stuck(), () => this.#wanted());
     this.#composer = new Composer(`g:${id}`, app.draw, {
-      send: (text) => this.#send(text), stop: () => this.stop(), hasPictures: false,
+      send: (text) => this.#send(text), stop: () => this.stop(),
+      noPictures: "Groups take no pictures. A chat with one agent does.",
     }, () => app.frameBytesMax);
   }
 
@@ -70,6 +72,11 @@ export class GroupView {
     this.#composer.focus();
   }
 
+  /** @param {readonly File[]} files */
+  addPictures(files) {
+    this.#composer.add(files);
+  }
+
   get title() {
     return this.#store.snapshot.group?.title ?? this.#app.entries.find(this.id)?.title ?? "Group";
   }
@@ -81,6 +88,11 @@ export class GroupView {
   get isRunning() {
     const { runs, rows } = this.#store.snapshot;
     return runs.length > 0 || rows.some(({ streaming }) => streaming);
+  }
+
+  /** A member's turn goes on once somebody answers. */
+  get isAsking() {
+    return this.#store.snapshot.runs.some(({ requests }) => requests.length > 0);
   }
 
   get #members() {
@@ -114,7 +126,10 @@ export class GroupView {
   #changed() {
     for (const run of this.#store.snapshot.runs) this.#runs.set(run.runId, run);
     if (this.#store.snapshot.phase === "live" && document.visibilityState === "visible") this.read();
-    if (this.isRunning) this.#app.drawSoon();
+    if (this.isAsking !== this.#wasAsking) {
+      this.#wasAsking = this.isAsking;
+      this.#app.drawAll();
+    } else if (this.isRunning) this.#app.drawSoon();
     else this.#app.draw();
   }
 
@@ -124,8 +139,14 @@ export class GroupView {
   }
 
   #wanted() {
-    if (this.#window >= this.#store.snapshot.rows.length) return;
-    this.#window += WINDOW;
+    const { rows, hasOlder, isLoading } = this.#store.snapshot;
+    if (this.#window < rows.length) this.#window += WINDOW;
+    else if (hasOlder && !isLoading) {
+      // Drawn once they are there: whoever is at the very top has nothing left to scroll for.
+      this.#window += WINDOW;
+      const older = this.#store.loadOlder().then(() => this.#scroll.beforeOlder());
+      this.#app.attempt(older, "Older messages cannot be read");
+    } else return;
     this.#scroll.beforeOlder();
     this.#app.draw();
   }
@@ -138,7 +159,7 @@ export class GroupView {
   }
 
   template() {
-    const { phase, rows, runs, sends, error, hasOlder } = this.#store.snapshot;
+    const { phase, rows, runs, sends, error, isLoading } = this.#store.snapshot;
     const shown = rows.slice(-this.#window);
     const isEmpty = rows.length === 0 && runs.length === 0 && sends.length === 0;
     const silent = runs.filter(({ runId }) => !rows.some((row) => row.runId === runId));
@@ -146,8 +167,7 @@ export class GroupView {
       <div class="thread" data-thread=${this.id} data-phase=${phase} tabindex="0" role="region"
         aria-label="Messages" ${ref(this.#scroll.attach)}>
         <div class="column">
-          ${hasOlder && shown.length === rows.length ? html`<p class="notice">Only the newest messages
-            of this group are shown here.</p>` : nothing}
+          ${isLoading ? html`<div class="older">${loading("Reading older messages")}</div>` : nothing}
           ${phase === "loading" && isEmpty ? loading("Opening") : nothing}
           ${phase === "live" && isEmpty ? this.#emptiness() : nothing}
           ${repeat(shown, (row) => row.seq ?? row.runId, (row) => this.#row(row))}
