@@ -35,15 +35,23 @@ test("a message whose acknowledgement is lost is carried out once and shown once
   const { fake, conversation } = setting(t);
   await live(conversation);
   let lost = 0;
+  let isDead = false;
   fake.mangle = (frame) => {
+    if (isDead) return [];
     if (frame.type !== "chat.accepted" || lost++ > 2) return [frame];
-    setImmediate(() => fake.cut());
+    // A line keeps its order: with this frame, all behind it is lost.
+    isDead = true;
+    setImmediate(() => {
+      isDead = false;
+      fake.cut();
+    });
     return [];
   };
   const seen = new Set();
   conversation.subscribe(() => seen.add(JSON.stringify(shown(conversation.snapshot))));
   conversation.send("hello");
   await when(conversation, (one) => one.lastSeq === 2 && one.sends.length === 0);
+  for (const state of seen) assert.equal(state.split('"user: hello"').length, 2, state);
   assert.equal(fake.of("c").turns, 1);
   assert.deepEqual(shown(conversation.snapshot), ["user: hello", "assistant: re: hello"]);
 });
