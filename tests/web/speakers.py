@@ -117,6 +117,26 @@ async def worker(request: TurnRequest) -> AsyncIterator[AgentEvent]:
     yield StepComplete("s2", 80.0, 1_400.0, 1_480.0)
 
 
+async def stepper(request: TurnRequest) -> AsyncIterator[AgentEvent]:
+    """Asks its model twice: uses a tool, waits in the middle of it, and says what came of it."""
+    yield ReasoningDelta("It must be somewhere.")
+    yield ToolCall("call-1", "search", msgspec.Raw(b'{"query":"the needle"}'), "s1")
+    yield ToolOutput("call-1", "half of the haystack\n", "stdout")
+    await _opened(request)
+    yield ToolResult("call-1", "search", "the whole haystack", False, "s1", 42.0)
+    yield Usage(TokenUsage(1_200, 340), "s1")
+    yield StepComplete("s1", 120.0, 900.0, 1_020.0)
+    yield TextDelta("There is the needle.")
+    yield Usage(TokenUsage(1_500, 41), "s2")
+    yield StepComplete("s2", 80.0, 1_400.0, 1_480.0)
+
+
+async def scholar(request: TurnRequest) -> AsyncIterator[AgentEvent]:
+    """Says which of its models was asked, and what kinds of pictures it was shown."""
+    kinds = ", ".join(image.mime_type or "?" for image in request.images) or "none"
+    yield TextDelta(f"model {request.model}; pictures {kinds}")
+
+
 async def interviewer(request: TurnRequest) -> AsyncIterator[AgentEvent]:
     """Asks three questions and says what was answered."""
     yield Request(
@@ -176,13 +196,13 @@ async def torrent(request: TurnRequest) -> AsyncIterator[AgentEvent]:
 
 def config(more: str = "") -> str:
     """All of them beside a quick echo, which is the default; `more` is put before the agents."""
-    own = ("storyteller", "worker", "interviewer", "attacker", "torrent")
+    own = ("storyteller", "worker", "stepper", "scholar", "interviewer", "attacker", "torrent")
     plain = ("asking", "failing", "endless", "steered")
     targets = [(name, "tests.web.speakers") for name in own]
     targets += [(name, "tests.e2e.agents") for name in plain]
     tables = [
         f'[agents.{name}]\nkind = "python"\ntarget = "{module}:{name}"\npath = "{ROOT}"\n'
-        + ("steer = true\n" if name == "steered" else "")
+        + {"steered": "steer = true\n", "scholar": 'models = ["small", "large"]\n'}.get(name, "")
         for name, module in targets
     ]
     echoes = "".join(

@@ -40,6 +40,8 @@ export class Chats extends Store {
   #typing = {};
   /** @type {number | null} the event that goes on from what is known */
   #cursor = null;
+  /** The newest event that was heard, also while there is no cursor. */
+  #newest = 0;
   #isLoading = false;
   #isDue = false;
   /** @type {DispatchError | null} */
@@ -84,8 +86,17 @@ export class Chats extends Store {
    * @param {string} [title]
    * @returns {Promise<import("../frames.js").ChatSession>}
    */
-  create(agentKey, title) {
-    return this.#client.http.post("v1/chat", { agent_key: agentKey, ...(title ? { title } : {}) });
+  async create(agentKey, title) {
+    const wish = { agent_key: agentKey, ...(title ? { title } : {}) };
+    /** @type {import("../frames.js").ChatSession} */
+    const session = await this.#client.http.post("v1/chat", wish);
+    if (this.#opened > 0 && !this.#sessions.some(({ id }) => id === session.id)) {
+      // In the list at once: whoever made it goes into it, and has to know whose it is.
+      const quiet = { unread_count: 0, has_unread: false, agent_typing: false, last_message: null };
+      this.#sessions = [{ ...session, ...quiet }, ...this.#sessions];
+      this.touch();
+    }
+    return session;
   }
 
   /** @param {string} id @param {string} title */
@@ -131,6 +142,7 @@ export class Chats extends Store {
     const { event, id, data, sessionId } = frame;
     // What a snapshot has already said.
     if (id !== undefined && this.#cursor !== null && id <= this.#cursor) return;
+    if (id !== undefined) this.#newest = id;
     if (id !== undefined && this.#cursor !== null) this.#cursor = id;
     const session = sessionId ?? "";
     switch (event) {
@@ -138,6 +150,7 @@ export class Chats extends Store {
         return;
       case "resync_required":
         this.#cursor = null;
+        this.#newest = 0;
         break;
       case "chat_typing":
         if (data.by === "agent") this.#patch(session, { agent_typing: data.typing });
@@ -179,8 +192,12 @@ export class Chats extends Store {
       try {
         const query = { status: "all", limit: PAGE };
         const { sessions, cursor } = await this.#client.http.get("v1/chat", query);
-        this.#sessions = sessions;
-        this.#cursor = Number(cursor);
+        // Events that came meanwhile said more than this does.
+        if (Number(cursor) < this.#newest) this.#isDue = true;
+        else {
+          this.#sessions = sessions;
+          this.#cursor = Number(cursor);
+        }
         this.#error = null;
       } catch (error) {
         this.#error = /** @type {DispatchError} */ (error);

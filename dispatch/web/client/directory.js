@@ -38,6 +38,8 @@ const REST_MS = 500;
 export class Directory extends Store {
   /** @type {Entry[]} */
   #entries = [];
+  /** @type {Set<string>} ids that are never used again: a page that was on its way may have them */
+  #deleted = new Set();
   /** @type {string | undefined} where the next page begins */
   #next;
   #isLoading = false;
@@ -101,6 +103,7 @@ export class Directory extends Store {
         this.#patch(frame.conversationId, { title: frame.title });
         break;
       case "conversation.deleted":
+        this.#deleted.add(frame.conversationId);
         this.#entries = this.#entries.filter((entry) => entry.id !== frame.conversationId);
         return this.touch();
     }
@@ -133,7 +136,10 @@ export class Directory extends Store {
     try {
       const query = before === undefined ? { limit: PAGE } : { limit: PAGE, before };
       const { conversations, next } = await this.#client.http.get("conversations", query);
-      this.#merge(conversations);
+      // A first page is all there is down to its last: what else was there was deleted unheard.
+      const oldest = next === undefined ? -Infinity : conversations.at(-1).lastActivityAt;
+      const kept = this.#entries.filter(({ lastActivityAt: at }) => before !== undefined || at <= oldest);
+      this.#merge(kept, conversations);
       if (before !== undefined || this.#next === undefined) this.#next = next;
       this.#error = null;
     } catch (error) {
@@ -143,9 +149,10 @@ export class Directory extends Store {
     this.touch();
   }
 
-  /** @param {Entry[]} found */
-  #merge(found) {
-    const all = new Map([...this.#entries, ...found].map((entry) => [entry.id, entry]));
+  /** @param {Entry[]} kept @param {Entry[]} found */
+  #merge(kept, found) {
+    const all = new Map([...kept, ...found].map((entry) => [entry.id, entry]));
+    for (const id of this.#deleted) all.delete(id);
     this.#entries = [...all.values()].sort((a, b) => b.lastActivityAt - a.lastActivityAt);
   }
 }

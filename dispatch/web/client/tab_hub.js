@@ -27,6 +27,8 @@ const OWN = new Set(["chat.subscribed", "chat.history", "chat.accepted", "chat.s
 export class TabHub {
   /** @type {Set<string>} */
   #tabs = new Set();
+  /** @type {Set<string>} tabs that wait for this one to be online */
+  #knocking = new Set();
   /** @type {Map<string, Relay>} by topic */
   #relays = new Map();
   #client;
@@ -44,18 +46,25 @@ export class TabHub {
     this.#client = client;
     this.#post = post;
     this.#outlived = outlived;
-    this.#end = client.session.follow({
+    const unfollow = client.session.follow({
       key: "tabs",
-      frames: () => (post({ type: "online" }), []),
+      // Who waits knocks again.
+      frames: () => (this.#knocking.clear(), post({ type: "online" }), []),
       take() {},
       lost: () => this.#lost(),
     });
+    const unsubscribe = client.connection.subscribe(() => this.#changed());
+    this.#end = () => (unfollow(), unsubscribe());
   }
 
   /** @param {TabMessage} message */
   take(message) {
     const { session } = this.#client;
-    if (message.type === "open" && session.isOnline) {
+    if (message.type === "open" && !session.isOnline) {
+      this.#knocking.add(message.tab);
+      // Somebody signed in there, or finds out that nobody is: either way it is worth a try.
+      if (session.state.snapshot.phase === "refused") session.connect();
+    } else if (message.type === "open") {
       if (!this.#tabs.has(message.tab)) this.#outlived(message.tab);
       this.#tabs.add(message.tab);
       this.#tell([message.tab], session.state.snapshot.hello);
@@ -66,9 +75,17 @@ export class TabHub {
     }
   }
 
+  /** Who waits for a connection that is refused asks for the reason itself. */
+  #changed() {
+    if (this.#client.session.state.snapshot.phase !== "refused" || this.#knocking.size === 0) return;
+    this.#post({ type: "end", to: [...this.#knocking] });
+    this.#knocking.clear();
+  }
+
   /** A tab ended. @param {string} tab */
   gone(tab) {
     this.#tabs.delete(tab);
+    this.#knocking.delete(tab);
     for (const topic of [...this.#relays.keys()]) this.#leave(topic, tab);
   }
 

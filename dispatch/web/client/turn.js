@@ -32,6 +32,7 @@
  * @property {Readonly<Record<string, string>>} outputs live output by toolCallId: never kept
  * @property {readonly Step[]} steps
  * @property {number} startedMs as of `Step`
+ * @property {number | null} endedMs
  * @property {{attempt: number, delayMs: number, message: string} | null} retry the provider failed
  * @property {string | null} author the user who wrote it, where an account has several
  * @property {(AgentEvent & {type: "done"}) | null} done
@@ -50,7 +51,7 @@ const OUTPUT_CHARACTERS_MAX = 65_536;
 export function newTurn(turnId, isWhole, lines = []) {
   return {
     turnId, isWhole, lines, requests: [], outputs: {}, steps: [], startedMs: performance.now(),
-    retry: null, author: null, done: null,
+    endedMs: null, retry: null, author: null, done: null,
   };
 }
 
@@ -74,8 +75,12 @@ export function changeOf(turn, event) {
       const { attempt, delayMs, message } = event;
       return { retry: { attempt, delayMs, message } };
     }
-    case "done":
-      return { done: event, retry: null };
+    case "done": {
+      const endedMs = performance.now();
+      // Not every agent says that a step is over.
+      const steps = turn.steps.map((step) => ({ ...step, endedMs: step.endedMs ?? endedMs }));
+      return { done: event, retry: null, endedMs, steps };
+    }
     case "text-delta":
     case "reasoning-delta":
     case "tool-call":

@@ -13,6 +13,7 @@ import { shareTabs } from "../client/tabs.js";
 import { Announcer } from "./announcer.js";
 import { copyOnClick } from "./clipboard.js";
 import { ConversationView } from "./conversation.js";
+import { listenToDrops } from "./drops.js";
 import { Entries } from "./entries.js";
 import { GroupView } from "./group.js";
 import { listenToKeys } from "./keyboard.js";
@@ -31,6 +32,8 @@ import { Typing } from "./typing.js";
 /** A connection that comes back sooner is not worth a word. */
 const OFFLINE_MS = 1_000;
 const TOAST_MS = 6_000;
+/** As in `shell.css`. */
+const NARROW = "(max-width: 760px)";
 /** Between two drawings of an answer that streams: a little less than two frames. */
 const STREAM_MS = 28;
 
@@ -70,6 +73,7 @@ export class App {
     document.addEventListener("click", copyOnClick);
     place("veil").addEventListener("click", () => this.showSidebar(false));
     listenToKeys(this);
+    listenToDrops(this);
     this.#show();
   }
 
@@ -94,9 +98,9 @@ export class App {
     location.hash = addressOf(entry);
   }
 
-  /** @param {boolean} isShown where there is no room for both */
+  /** Where there is no room for both. @param {boolean} isShown */
   showSidebar(isShown) {
-    document.body.classList.toggle("with-sidebar", isShown);
+    document.body.classList.toggle("with-sidebar", isShown && matchMedia(NARROW).matches);
   }
 
   /** Say something in passing. @param {string} text */
@@ -161,6 +165,7 @@ export class App {
     const isAll = this.#isAllDue;
     this.#isAllDue = false;
     const isSignIn = phase === "refused" && code === "unauthorized";
+    if (isSignIn && !document.body.classList.contains("signed-out")) this.#cover();
     document.body.dataset.connection = phase;
     document.body.classList.toggle("signed-out", isSignIn);
     const main = place("main");
@@ -172,8 +177,16 @@ export class App {
     render(html`<div class="toasts" role="status">${this.toasts.map(({ text }) => html`
       <p class="toast">${text}</p>`)}</div>`, place("layer"));
     const unread = this.entries.unreadTotal;
-    const title = `${unread > 0 ? `(${unread}) ` : ""}${view.title} · dispatch`;
+    const shown = isSignIn ? "Sign in" : `${unread > 0 ? `(${unread}) ` : ""}${view.title}`;
+    const title = `${shown} · dispatch`;
     if (document.title !== title) document.title = title;
+  }
+
+  /** A session ended: nothing of it stays where the next person could read it. */
+  #cover() {
+    if (this.panel.isOpen) this.panel.toggle();
+    for (const dialog of document.querySelectorAll("dialog")) dialog.close();
+    place("announcer").textContent = "";
   }
 
   #show() {
@@ -203,7 +216,13 @@ export class App {
   }
 
   #connectionChanged() {
-    if (this.client.connection.snapshot.phase === "online") {
+    const { phase, hello } = this.client.connection.snapshot;
+    if (phase === "online" && hello !== null && this.signIn.isOther(hello)) {
+      document.body.hidden = true;
+      this.signIn.beginAnew();
+      return;
+    }
+    if (phase === "online") {
       clearTimeout(this.#offline);
       this.#offline = undefined;
       this.isOffline = false;

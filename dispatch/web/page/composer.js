@@ -2,7 +2,7 @@
  * Where one writes: a field that grows, pictures, and what is said while an agent answers.
  *
  * Neighbours: the views own one each and say what sending means; `drafts` keeps what was not sent,
- * `pictures` makes pictures fit a frame.
+ * `pictures` makes pictures fit a frame, `drops` brings those that are dropped.
  * Invariant: a text leaves the field only when it was handed over; what was typed in a conversation
  * is there again whenever one comes back to it.
  */
@@ -13,6 +13,9 @@ import { html, nothing, ref } from "./lit.js";
 import { fitted } from "./pictures.js";
 
 /** @typedef {{url: string, mimeType: string}} Picture */
+
+/** Of a frame, for all pictures of a message: the rest is for its text, and for what escapes cost. */
+const PICTURES_SHARE = 0.75;
 
 /**
  * @typedef {object} ComposerLook
@@ -34,13 +37,17 @@ export class Composer {
   #changed;
   #acts;
   #frameBytesMax;
+  /** One after the other: each may take only what the ones before it leave. */
+  #adding = Promise.resolve();
+  #awaited = 0;
+  #isClosed = false;
 
   /**
    * @param {string} id of the draft
    * @param {() => void} changed draws it again
    * @param {{send: (text: string, pictures: Picture[]) => boolean | void, stop?: () => void,
-   *   editLast?: () => void, typed?: () => void, hasPictures?: boolean}} acts `send` returns false
-   *   to keep the text
+   *   editLast?: () => void, typed?: () => void, noPictures?: string}} acts `send` returns false
+   *   to keep the text; `noPictures` says why there can be none
    * @param {() => number} frameBytesMax
    */
   constructor(id, changed, acts, frameBytesMax) {
@@ -67,8 +74,16 @@ export class Composer {
   }
 
   send() {
+    if (this.#awaited > 0) {
+      // Whoever adds a picture and is quick with Enter means the message with it.
+      this.#adding.then(() => this.problem === null && this.send());
+      return;
+    }
     const { text } = this;
-    if (text.trim() === "") return;
+    if (text.trim() === "") {
+      if (this.pictures.length > 0) this.#complain("Say something to go with it: a message has words.");
+      return;
+    }
     if (this.#acts.send(text, this.pictures) === false) return;
     this.text = "";
     this.pictures = [];
@@ -78,10 +93,10 @@ export class Composer {
 
   /** @param {ComposerLook} look */
   template({ placeholder, isRunning, tools, above, closed }) {
+    this.#isClosed = Boolean(closed);
     if (closed) return html`<div class="composer-closed" role="note">${closed}</div>`;
-    const { hasPictures = true, stop } = this.#acts;
-    return html`<form class="composer" data-role="composer" @submit=${this.#submitted}
-      @dragover=${this.#over} @drop=${this.#dropped}>
+    const { noPictures, stop } = this.#acts;
+    return html`<form class="composer" data-role="composer" @submit=${this.#submitted}>
       ${above ?? nothing}
       ${this.problem === null ? nothing : html`<p class="problem" role="alert">${this.problem}</p>`}
       <div class="field">
@@ -90,9 +105,9 @@ export class Composer {
           autocomplete="off" enterkeyhint="send" ${ref(this.#attach)} @input=${this.#typed}
           @keydown=${this.#key} @paste=${this.#pasted}></textarea>
         <div class="field-foot">
-          ${hasPictures ? html`<label class="icon-button" title="Add a picture">
+          ${noPictures ? nothing : html`<label class="icon-button" title="Add a picture">
             <input type="file" class="unseen" accept="image/*" multiple aria-label="Add a picture"
-              @change=${this.#picked}>${icons.picture}</label>` : nothing}
+              @change=${this.#picked}>${icons.picture}</label>`}
           ${tools ?? nothing}
           <span class="grow"></span>
           ${isRunning && stop ? html`<button type="button" class="icon-button stop" aria-label="Stop"
@@ -153,43 +168,50 @@ export class Composer {
     const input = /** @type {HTMLInputElement} */ (event.target);
     const files = [...(input.files ?? [])];
     input.value = "";
-    return this.#add(files);
+    this.add(files);
   };
 
   #pasted = (/** @type {ClipboardEvent} */ event) => {
     const files = [...(event.clipboardData?.files ?? [])];
     if (files.length === 0) return;
     event.preventDefault();
-    return this.#add(files);
-  };
-
-  #over = (/** @type {DragEvent} */ event) => {
-    if (event.dataTransfer?.types.includes("Files")) event.preventDefault();
-  };
-
-  #dropped = (/** @type {DragEvent} */ event) => {
-    const files = [...(event.dataTransfer?.files ?? [])];
-    if (files.length === 0) return;
-    event.preventDefault();
-    return this.#add(files);
+    this.add(files);
   };
 
   /** @param {number} index */
   #remove(index) {
     this.pictures = this.pictures.filter((_, i) => i !== index);
+    this.problem = null;
     this.#changed();
   }
 
-  /** @param {File[]} files */
-  async #add(files) {
-    if (this.#acts.hasPictures === false) return;
-    for (const file of files) {
-      // Three quarters of a frame for all of them: the rest is for the text, and for what escapes cost.
-      const used = this.pictures.reduce((sum, { url }) => sum + url.length, 0);
-      const picture = await fitted(file, this.#frameBytesMax() * 0.75 - used);
-      if (picture !== null) this.pictures = [...this.pictures, picture];
-      else this.problem = `${file.name || "This"} cannot be sent: it is no picture, or too large.`;
-      this.#changed();
-    }
+  /** Pictures beside the next message; what cannot be one is said. @param {readonly File[]} files */
+  add(files) {
+    const { noPictures } = this.#acts;
+    if (this.#isClosed) return;
+    if (noPictures) return this.#complain(noPictures);
+    this.problem = null;
+    this.#awaited += 1;
+    this.#adding = this.#adding.then(async () => {
+      for (const file of files) await this.#fit(file);
+      this.#awaited -= 1;
+    });
+  }
+
+  /** @param {File} file */
+  async #fit(file) {
+    const used = this.pictures.reduce((sum, { url }) => sum + url.length, 0);
+    const picture = await fitted(file, this.#frameBytesMax() * PICTURES_SHARE - used);
+    const name = file.name || "This";
+    if (picture === "unreadable") return this.#complain(`${name} is not a picture that this browser can show.`);
+    if (picture === "too large") return this.#complain(`${name} does not fit into the message any more.`);
+    this.pictures = [...this.pictures, picture];
+    this.#changed();
+  }
+
+  /** @param {string} problem */
+  #complain(problem) {
+    this.problem = problem;
+    this.#changed();
   }
 }

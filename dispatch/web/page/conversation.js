@@ -2,15 +2,16 @@
  * One conversation on the screen: its thread, what waits, and the composer.
  *
  * Neighbours: the client's `Conversation` is what is true, `messages` makes messages of its rows,
- * `parts` and `requests` show them, `scroll` keeps the place, `shell` gives it a header.
+ * `parts` and `requests` show them, `answerers` says whose they are, `scroll` keeps the place,
+ * `shell` gives it a header.
  * Invariant: sealed messages are drawn once; what is drawn per frame is the turn that runs.
  */
 
+import { Answerers } from "./answerers.js";
 import { Composer } from "./composer.js";
 import { icons } from "./icons.js";
 import { html, nothing, ref, repeat } from "./lit.js";
 import { messagesOf } from "./messages.js";
-import { agentOfModel } from "./names.js";
 import { Texts, dots, face, failure, messageView } from "./parts.js";
 import { agentPicker, busyPicker } from "./pickers.js";
 import { queueView } from "./queue.js";
@@ -39,27 +40,29 @@ export class ConversationView {
   #texts = new Texts();
   #scroll;
   #composer;
+  #answerers;
   #window = WINDOW;
   #readUpTo = 0;
   #isChat = false;
+  #wasAsking = false;
+  #wasLive = false;
+  /** @type {Turn | null} */
+  #lastTurn = null;
   /** @type {(() => void)[]} */
   #undo = [];
-  /** @type {string | null} what `model` of the conversation says */
-  #model = null;
   /** @type {string | null} for the next messages, where somebody chose */
   #chosen = null;
   /** @type {"queue" | "steer" | "interrupt"} */
   #onBusy = "queue";
   /** @type {{rows: Snapshot["rows"], messages: (Message & {mark?: Mark})[]}} */
   #sealed = { rows: [], messages: [] };
-  /** @type {Map<string, string | null>} `model` by turn, of those that this page saw begin */
-  #models = new Map();
 
   /** @param {import("./app.js").App} app @param {string} id */
   constructor(app, id) {
     this.id = id;
     this.#app = app;
     this.#store = app.client.conversation(id);
+    this.#answerers = new Answerers(app, id);
     this.#scroll = new StickyScroll(() => this.#stuck(), () => this.#wanted());
     this.#composer = new Composer(`c:${id}`, app.draw, {
       send: (text, pictures) => this.#send(text, pictures),
@@ -78,10 +81,12 @@ export class ConversationView {
         const { type, conversationId, turnId } = /** @type {Record<string, string>} */ (
           /** @type {unknown} */ (frame.event)
         );
-        if (type === "turn-start" && conversationId === this.id) this.#readModel(turnId);
+        if (conversationId !== this.id) return;
+        if (type === "turn-start" && this.entry?.kind !== "chat") this.#answerers.read(turnId);
+        // The store has not heard of it yet: afterwards the turn is rows, without its steps.
+        if (type === "turn-sealed") this.#lastTurn = this.#store.snapshot.turn ?? this.#lastTurn;
       }),
     ];
-    this.#readModel();
   }
 
   close() {
@@ -90,6 +95,11 @@ export class ConversationView {
 
   focus() {
     this.#composer.focus();
+  }
+
+  /** @param {readonly File[]} files */
+  addPictures(files) {
+    this.#composer.add(files);
   }
 
   get title() {
@@ -109,16 +119,25 @@ export class ConversationView {
     return this.#store.snapshot.turn !== null;
   }
 
+  /** The turn goes on once somebody answers. */
+  get isAsking() {
+    return this.#store.snapshot.turns.some(({ requests }) => requests.length > 0);
+  }
+
+  /** The turn that runs, or ran last while this was open. */
+  get lastTurn() {
+    return this.#store.snapshot.turns.at(-1) ?? this.#lastTurn;
+  }
+
   /** The agent that answers next. */
   get agent() {
     const { entry } = this;
-    return entry?.kind === "chat" ? entry.agent : this.#agentOf(this.#chosen ?? this.#model);
+    return entry?.kind === "chat" ? entry.agent : this.#answerers.nameOf(this.#chosen ?? this.#answerers.model);
   }
 
-  /** @param {string | null | undefined} model null: nobody chose, so it is the daemon's first */
-  #agentOf(model) {
-    const name = model ?? this.#app.agents[0]?.name;
-    return name === undefined ? "Agent" : agentOfModel(name);
+  /** Who answers a turn, once that is known. @param {string} turnId */
+  async answererOf(turnId) {
+    return this.entry?.kind === "chat" ? this.agent : this.#answerers.once(turnId);
   }
 
   get snapshot() {
@@ -129,26 +148,16 @@ export class ConversationView {
     await this.#app.attempt(this.#store.stop(), "It cannot be stopped");
   }
 
-  /**
-   * History says whose an answer was and the log does not, so it is asked at each turn.
-   * @param {string} [turnId]
-   */
-  async #readModel(turnId) {
-    if (this.entry?.kind === "chat" && turnId !== undefined) return;
-    try {
-      const { model } = await this.#app.client.http.get(`conversations/${this.id}/model`);
-      this.#model = model;
-      if (turnId !== undefined) this.#models.set(turnId, model);
-      this.#app.draw();
-    } catch {
-      // The name of the agent is a detail: what is wrong shows in the thread.
-    }
-  }
-
   #changed() {
     const { turn, lastSeq, lastReadSeq, phase } = this.#store.snapshot;
+    // Not before it is known to be there; and again after a time in which somebody may have chosen.
+    if (phase === "live" && !this.#wasLive) this.#answerers.read();
+    this.#wasLive = phase === "live";
     if (phase === "live" && document.visibilityState === "visible" && lastSeq > lastReadSeq) this.read();
-    if (turn === null) this.#app.draw();
+    if (this.isAsking !== this.#wasAsking) {
+      this.#wasAsking = this.isAsking;
+      this.#app.drawAll();
+    } else if (turn === null) this.#app.draw();
     else this.#app.drawSoon();
   }
 
@@ -241,7 +250,7 @@ export class ConversationView {
     const { agents } = this.#app;
     // The agent of a chat is fixed; which of its models answers is not.
     const offered = this.entry?.kind === "chat" ? agents.filter(({ name }) => name === this.agent) : agents;
-    return agentPicker(offered, this.#chosen ?? this.#model, (model) => {
+    return agentPicker(offered, this.#chosen ?? this.#answerers.model, (model) => {
       this.#chosen = model;
       this.#app.draw();
     });
@@ -313,9 +322,7 @@ export class ConversationView {
 
   /** @param {string | undefined} turnId that history does not tell of yet */
   #answerer(turnId) {
-    if (this.#isChat) return this.agent;
-    const known = this.#models.get(turnId ?? "");
-    return this.#agentOf(known !== undefined ? known : this.#model);
+    return this.#isChat ? this.agent : this.#answerers.of(turnId);
   }
 
   /** Say the last message again: a new turn, with the same words. */

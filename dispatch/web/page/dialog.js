@@ -17,6 +17,11 @@ import { html, render } from "./lit.js";
  * @returns {Promise<T | null>}
  */
 export function openDialog(title, button, content, read) {
+  const before = document.activeElement;
+  // What opened it may be in a menu that is closed by now: then the menu is where one was.
+  const back = /** @type {HTMLElement | null | undefined} */ (
+    before?.closest("details.menu")?.querySelector("summary") ?? before
+  );
   const dialog = document.createElement("dialog");
   dialog.setAttribute("aria-label", title);
   const { promise, resolve } = /** @type {PromiseWithResolvers<T | null>} */ (Promise.withResolvers());
@@ -31,6 +36,7 @@ export function openDialog(title, button, content, read) {
     const form = /** @type {HTMLFormElement} */ (dialog.querySelector("form"));
     resolve(dialog.returnValue === "yes" ? read(new FormData(form)) : null);
     dialog.remove();
+    back?.focus();
   });
   document.body.append(dialog);
   dialog.showModal();

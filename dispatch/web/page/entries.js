@@ -44,6 +44,10 @@ export class Entries extends Store {
   #chats;
   /** @type {Group[]} */
   #groups = [];
+  /** @type {Set<string>} conversations of members, also of groups that are gone */
+  #memberships = new Set();
+  /** @type {Set<string>} conversations of which the groups were asked whether they are a member's */
+  #known = new Set();
   /** @type {Map<string, {at: number, unread: number}>} by id, of what `Chats` does not count */
   #counts = new Map();
   /** @type {Map<string, number>} `next_seq` of chats when they were last read here */
@@ -71,6 +75,9 @@ export class Entries extends Store {
   open() {
     this.#directory.subscribe(() => this.#happened());
     this.#chats.subscribe(() => this.touch());
+    // Nothing tells of a group that was made or renamed elsewhere: whoever looks gets a fresh list.
+    this.#client.connection.subscribe(() => this.#looked());
+    document.addEventListener("visibilitychange", () => this.#looked());
     this.#directory.open();
     this.#chats.open();
     this.#client.tap(({ direction, frame }) => {
@@ -136,16 +143,25 @@ export class Entries extends Store {
     this.#isReading = true;
     while (this.#isDue) {
       this.#isDue = false;
+      const seen = this.#directory.snapshot.entries.map(({ id }) => id);
       try {
         this.#groups = (await this.#client.http.get("api/groups")).groups;
-        this.touch();
-        this.#count();
+        const members = this.#groups.flatMap(({ memberSessionIds: ids }) => Object.values(ids));
+        members.forEach((id) => this.#memberships.add(id));
       } catch {
         // The list stays as it was; the next thing that happens reads it again.
       }
+      seen.forEach((id) => this.#known.add(id));
+      this.touch();
+      this.#count();
       await new Promise((resolve) => setTimeout(resolve, REST_MS));
     }
     this.#isReading = false;
+  }
+
+  #looked() {
+    const isOnline = this.#client.connection.snapshot.phase === "online";
+    if (isOnline && document.visibilityState === "visible") this.reloadGroups();
   }
 
   #happened() {
@@ -176,7 +192,7 @@ export class Entries extends Store {
     this.#isCounting = true;
     const due = this.snapshot.filter(({ kind, isRunning }) => kind !== "chat" && !isRunning);
     for (const { kind, id, at } of due.slice(0, COUNTED_MAX)) {
-      if (this.#counts.get(id)?.at === at) continue;
+      if (this.#counts.get(id)?.at === at || this.find(id) === undefined) continue;
       const path = kind === "group" ? `api/groups/${id}/read` : `conversations/${id}/read`;
       try {
         const { unread } = await this.#client.http.post(path, { upToSeq: 0 });
@@ -216,7 +232,6 @@ export class Entries extends Store {
     const groups = this.#groups.map((group) => {
       const { id, title, memberFamiliarIds: members, memberSessionIds, updatedAt, activeRun } = group;
       const own = Object.values(memberSessionIds).map((member) => rows.get(member));
-      for (const member of Object.values(memberSessionIds)) rows.delete(member);
       for (const { sessionId } of group.archivedMembers) rows.delete(sessionId);
       const at = Math.max(Date.parse(updatedAt), ...own.map((row) => row?.lastActivityAt ?? 0));
       return /** @type {Entry} */ ({
@@ -225,7 +240,8 @@ export class Entries extends Store {
         isRunning: activeRun !== null && own.some((row) => row === undefined || row.status === "active"),
       });
     });
-    const others = [...rows.values()].map((row) => this.#ofRow(row));
+    for (const member of this.#memberships) rows.delete(member);
+    const others = [...rows.values()].filter(({ id }) => this.#known.has(id)).map((row) => this.#ofRow(row));
     return [...chats, ...groups, ...others].sort((a, b) => b.at - a.at);
   }
 }

@@ -35,6 +35,8 @@ export class Panel {
 
   toggle() {
     this.isOpen = !this.isOpen;
+    this.#isRaw = false;
+    this.#frames = [];
     clearInterval(this.#timer);
     if (this.isOpen) this.#timer = setInterval(() => this.#app.draw(), 500);
     this.#app.draw();
@@ -63,7 +65,7 @@ export class Panel {
   draw(place) {
     place.hidden = !this.isOpen;
     document.body.classList.toggle("with-panel", this.isOpen);
-    if (this.isOpen) render(this.#template(), place);
+    render(this.isOpen ? this.#template() : nothing, place);
   }
 
   #template() {
@@ -72,7 +74,7 @@ export class Panel {
     const { phase, attempt, hello } = client.connection.snapshot;
     const running = entries.snapshot.filter(({ isRunning }) => isRunning);
     const snapshot = view.kind === "conversation" ? view.snapshot : null;
-    const turn = snapshot?.turns.at(-1) ?? null;
+    const turn = view.kind === "conversation" ? view.lastTurn : null;
     const rate = this.#counts.at(-2) ?? 0;
     return html`
       <header class="panel-head"><h2>What is happening</h2>
@@ -92,10 +94,9 @@ export class Panel {
       </section>
       <section><h3>Running turns <span>${running.length}</span></h3>
         ${running.length === 0 ? html`<p class="panel-note">Nobody is answering right now.</p>` : html`<ul class="runs">
-          ${running.map((entry) => html`<li><span class="running"></span><button type="button" class="link"
-            @click=${() => this.#app.go(entry)}>${entry.title}</button></li>`)}</ul>`}
+          ${running.map((entry) => this.#run(entry, entry.id === view.id && view.isAsking))}</ul>`}
       </section>
-      <section><h3>This turn</h3>
+      <section><h3>${turn !== null && !view.isRunning ? "Last turn" : "This turn"}</h3>
         ${turn === null ? html`<p class="panel-note">The next answer is drawn here, step by step.</p>` : timeline(turn)}
       </section>
       <section>
@@ -105,6 +106,13 @@ export class Panel {
           ${this.#frames.length === 0 ? html`<li data-direction="none">Nothing yet.</li>` : nothing}
           ${this.#frames.map(({ direction, text }) => html`<li data-direction=${direction}><code>${text}</code></li>`)}</ol>` : nothing}
       </section>`;
+  }
+
+  /** @param {import("./entries.js").Entry} entry @param {boolean} isAsking */
+  #run(entry, isAsking) {
+    return html`<li><span class="running ${isAsking ? "asking" : ""}"></span><button type="button" class="link"
+      @click=${() => this.#app.go(entry)}>${entry.title}</button>${isAsking ? html`<span class="panel-note">
+      waits for you</span>` : nothing}</li>`;
   }
 
   #toggleRaw() {

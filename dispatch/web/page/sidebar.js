@@ -18,6 +18,13 @@ import { settingsMenu } from "./settings.js";
 /** After the last key, so that a word is one search. */
 const SEARCH_MS = 180;
 const DAY_MS = 86_400_000;
+const STATES = { typing: "You write on another device", asking: "Waits for you", running: "Answering …" };
+
+// In the language of the browser, as its other clocks are. Made once: making one takes long.
+const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
+const date = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+const month = new Intl.DateTimeFormat(undefined, { month: "long", year: "numeric" });
+const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "short" });
 
 export class Sidebar {
   #app;
@@ -42,6 +49,8 @@ export class Sidebar {
     const { entries } = this.#app;
     const all = entries.snapshot;
     const archived = all.filter(({ isArchived }) => isArchived);
+    // Whoever restored the last one has nothing left to see there.
+    if (archived.length === 0) this.#isArchive = false;
     const shown = this.#found ?? (this.#isArchive ? archived : all.filter((one) => !one.isArchived));
     return html`
       <div class="sidebar-head">
@@ -64,7 +73,7 @@ export class Sidebar {
           class="link more" @click=${() => entries.loadMore()}>Show older ones</button>` : nothing}
       </div>
       <div class="sidebar-foot">
-        ${archived.length === 0 && !this.#isArchive ? nothing : html`<button type="button" class="quiet"
+        ${archived.length === 0 ? nothing : html`<button type="button" class="quiet"
           aria-pressed=${this.#isArchive} @click=${() => this.#toggleArchive()}>
           ${icons.archive}<span>Archived</span><span class="count">${archived.length}</span></button>`}
         <span class="grow"></span>
@@ -85,7 +94,6 @@ export class Sidebar {
 
   #emptiness() {
     if (this.#found !== null) return html`<p class="nothing">Nothing has “${this.#text}”.</p>`;
-    if (this.#isArchive) return html`<p class="nothing">The archive is empty.</p>`;
     const { error } = this.#app.entries;
     return html`<p class="nothing">${error === null ? "Nothing here yet." : error.message}</p>`;
   }
@@ -103,8 +111,10 @@ export class Sidebar {
   #row(entry) {
     const { kind, id, title, preview, unread, isRunning, isTyping, agent, members, at } = entry;
     const isCurrent = this.#app.view.id === id;
-    const state = isTyping ? "typing" : isRunning ? "running" : "idle";
-    const said = isTyping ? "You write on another device" : isRunning ? "Answering …" : preview;
+    // Of a conversation that is not open, nothing says what its turn waits for.
+    const isAsking = isRunning && isCurrent && this.#app.view.isAsking;
+    const state = isTyping ? "typing" : isAsking ? "asking" : isRunning ? "running" : "idle";
+    const said = state === "idle" ? preview : STATES[state];
     // A conversation's rows are parts of messages: their number says nothing to anybody.
     const badge = kind === "conversation" ? "" : unread > 99 ? "99+" : String(unread);
     return html`<a class="entry" href=${addressOf(entry)} data-entry="${kind}:${id}" data-state=${state}
@@ -116,8 +126,8 @@ export class Sidebar {
         ${said === "" ? nothing : html`<span class="entry-said" dir="auto">${said}</span>`}
       </span>
       <span class="entry-side">
-        <time datetime=${new Date(at).toISOString()}>${timeOf(at, Date.now())}</time>
-        ${isRunning ? html`<span class="running"><span class="unseen">An answer runs</span></span>` : nothing}
+        <time datetime=${new Date(at).toISOString()} title=${moment.format(at)}>${timeOf(at, Date.now())}</time>
+        ${isRunning ? html`<span class="running ${isAsking ? "asking" : ""}"><span class="unseen">An answer runs</span></span>` : nothing}
         ${unread > 0 && !isCurrent ? html`<span class="badge ${badge === "" ? "dot" : ""}">${badge}<span
           class="unseen"> unread</span></span>` : nothing}
       </span>
@@ -135,6 +145,7 @@ export class Sidebar {
       event.stopPropagation();
       this.#text = "";
       this.#search();
+      this.#app.showSidebar(false);
       this.#app.view.focus();
     } else if (event.key === "Enter" && this.#found?.[0]) {
       this.#app.go(this.#found[0]);
@@ -176,13 +187,10 @@ function dayOf(at, now) {
   if (days === 1) return "Yesterday";
   if (days < 7) return "Last 7 days";
   if (days < 30) return "Last 30 days";
-  return new Date(at).toLocaleDateString(undefined, { month: "long", year: "numeric" });
+  return month.format(at);
 }
 
 /** @param {number} at @param {number} now */
 function timeOf(at, now) {
-  if (daysBetween(at, now) <= 0) {
-    return new Date(at).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
-  }
-  return new Date(at).toLocaleDateString(undefined, { day: "numeric", month: "short" });
+  return (daysBetween(at, now) <= 0 ? clock : date).format(at);
 }

@@ -3,18 +3,22 @@
  *
  * Neighbours: `app` shows it when the client is refused as unauthorized; `POST /auth/session` of
  * `protocol/native.md` 2.3. The cookie is the browser's: no script of the page can read it.
- * Invariant: the token is in the form and in one request, and nowhere else.
+ * Invariant: the token is in the form and in one request, and nowhere else; what one person left in
+ * this browser is gone before the next one sees anything.
  */
 
 import { html, nothing } from "./lit.js";
 import { mark } from "./mark.js";
 
 const KEY = "dispatch:signed-in";
+const OWNER_KEY = "dispatch:owner";
 
 export class SignIn {
   /** @type {string | null} */
   #problem = null;
   #isBusy = false;
+  /** @type {string | null} whose page this is */
+  #owner = null;
   #app;
 
   /** @param {import("./app.js").App} app */
@@ -29,6 +33,23 @@ export class SignIn {
     } catch {
       return false;
     }
+  }
+
+  /**
+   * The daemon says who this is: whether it is somebody else than before, so that the page begins anew.
+   * @param {{account: string, user: string}} hello
+   */
+  isOther({ account, user }) {
+    const owner = `${account}/${user}`;
+    let last = this.#owner;
+    try {
+      last ??= localStorage.getItem(OWNER_KEY);
+      localStorage.setItem(OWNER_KEY, owner);
+    } catch {
+      // Where nothing can be kept nobody left anything.
+    }
+    this.#owner = owner;
+    return last !== null && last !== owner;
   }
 
   template() {
@@ -71,24 +92,41 @@ export class SignIn {
     await response.text();
     if (response.status === 429) return "Too many attempts. Wait a minute.";
     if (!response.ok) return "The daemon does not know this token.";
-    try {
-      localStorage.setItem(KEY, "1");
-    } catch {
-      // Without it there is no way out but the browser's own.
-    }
+    this.#remember();
     this.#app.client.connect();
     return null;
   }
 
   async out() {
-    await this.#app.attempt(this.#app.client.http.request("DELETE", "auth/session"), "You are still signed in");
+    const ended = this.#app.client.http.request("DELETE", "auth/session");
+    if ((await this.#app.attempt(ended, "You are still signed in")) === undefined) return;
+    await this.#forget();
+    location.replace("/");
+  }
+
+  /** Somebody else is signed in. */
+  async beginAnew() {
+    const { isNeeded } = this;
+    await this.#forget();
+    if (isNeeded) this.#remember();
+    location.reload();
+  }
+
+  /** What a person read is nobody else's. */
+  async #forget() {
     try {
       localStorage.clear();
-      // What this person read is nobody else's.
       await this.#app.storage.clear();
     } catch {
       // Nothing was kept.
     }
-    location.replace("/");
+  }
+
+  #remember() {
+    try {
+      localStorage.setItem(KEY, "1");
+    } catch {
+      // Without it there is no way out but the browser's own.
+    }
   }
 }

@@ -18,6 +18,7 @@ export class StartView {
   title = "New chat";
   subtitle = "";
   isRunning = false;
+  isAsking = false;
   #app;
   #composer;
   /** @type {string | null} */
@@ -42,6 +43,11 @@ export class StartView {
 
   focus() {
     this.#composer.focus();
+  }
+
+  /** @param {readonly File[]} files */
+  addPictures(files) {
+    this.#composer.add(files);
   }
 
   /** @param {string} text @param {import("./composer.js").Picture[]} images */
