@@ -565,8 +565,8 @@ export interface ChatRequestClosedEvent {
 }
 
 /**
- * A request is closed for everybody, by a user's answer or without one. Who answered without
- * watching is told without `turnId` and `position`.
+ * A request is closed for everybody, by a user's answer or without one. Behind `by` is the answer.
+ * Who answered without watching is told without `turnId`, `position` and the answer.
  */
 export interface ChatRequestClosedFrame {
   type: "chat.request.closed";
@@ -578,6 +578,12 @@ export interface ChatRequestClosedFrame {
   /** A place in a conversation: `<generation>:<offset>`. Compare, never count. */
   position?: string;
   by?: string;
+  approved?: boolean;
+  optionId?: string;
+  editedInput?: unknown;
+  reason?: string;
+  action?: "accept" | "cancel" | "decline";
+  answers?: Record<string, unknown>;
 }
 
 /** The agent asks. */
@@ -1807,10 +1813,11 @@ export interface StatusEvent {
   conversationId: string;
 }
 
-/** The agent took this text into the running turn. */
+/** The agent took this text into the running turn; the id is its sender's, where it had one. */
 export interface SteeringEvent {
   type: "steering";
   text: string;
+  clientMessageId?: string;
   conversationId: string;
   turnId: string;
 }

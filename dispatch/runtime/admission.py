@@ -20,7 +20,7 @@ import msgspec
 from dispatch.agents.port import Agent, AgentFailure, Input
 from dispatch.core.commands import Accepted, OnBusy, TurnBody
 from dispatch.core.content import Fold
-from dispatch.core.identity import ConversationId, TurnId, UserId
+from dispatch.core.identity import ConversationId, Principal, TurnId, UserId
 from dispatch.core.turn import Turn
 from dispatch.errors import DispatchError
 from dispatch.settings import Limits
@@ -46,6 +46,19 @@ def decode_body(data: bytes) -> TurnBody:
 def body_digest(body: TurnBody) -> bytes:
     """What makes two sends the same: message and images."""
     return hashlib.sha256(_BODY_ENCODER.encode((body.message, body.images))).digest()
+
+
+def client_key_of(
+    principal: Principal, conversation: ConversationId | None, client_message_id: str
+) -> str:
+    """What a client's id is unique as: within (account, user, conversation)."""
+    scope = conversation or ""
+    return "\x1f".join((principal.account, principal.user, scope, client_message_id))
+
+
+def client_message_id_of(record: TurnRecord) -> str | None:
+    """The client's own id of a message, as in `client_key_of`."""
+    return None if record.client_key is None else record.client_key.split("\x1f", 3)[-1]
 
 
 def encode_accepted(accepted: Accepted) -> bytes:

@@ -24,7 +24,13 @@ from dispatch.core.identity import SEND, ConversationId, Principal, TurnId, requ
 from dispatch.errors import Conflict, Unavailable
 from dispatch.runtime import intake
 from dispatch.runtime.accounts import Accounts
-from dispatch.runtime.admission import Admission, CurrentTurn, body_digest, decode_accepted
+from dispatch.runtime.admission import (
+    Admission,
+    CurrentTurn,
+    body_digest,
+    client_key_of,
+    decode_accepted,
+)
 from dispatch.runtime.conversations import Conversations
 from dispatch.runtime.directories import allowed_directory
 from dispatch.runtime.history import History
@@ -97,13 +103,12 @@ class Broker:
         if send.client_message_id is None:
             await self._admit(principal, send, accepted, prepare, None)
             return
-        scope = send.conversation or ""
-        client_key = "\x1f".join((principal.account, principal.user, scope, send.client_message_id))
-        while (sending := self._sending.get(client_key)) is not None:
+        key = client_key_of(principal, send.conversation, send.client_message_id)
+        while (sending := self._sending.get(key)) is not None:
             # The same send over another connection: it decides for both.
             await sending.wait()
         # Before the first wait, or two of them would both find that nobody was first.
-        self._sending[client_key] = asyncio.Event()
+        self._sending[key] = asyncio.Event()
         is_placed = False
 
         def placed(live: Live) -> None:
@@ -113,15 +118,15 @@ class Broker:
             is_placed = True
 
         try:
-            repeat = await self._repeat(client_key, send)
+            repeat = await self._repeat(key, send)
             if repeat is not None:
                 accepted(repeat)
             else:
-                await self._admit(principal, send, accepted, placed, client_key)
+                await self._admit(principal, send, accepted, placed, key)
         finally:
             # What is on its way goes on deciding for both, though nobody may wait for it any more.
             if not is_placed:
-                self._sent(client_key)
+                self._sent(key)
 
     async def stop(
         self, principal: Principal, conversation: ConversationId, turn: TurnId | None = None

@@ -31,6 +31,7 @@ from dispatch.errors import AgentFixed, Busy, DispatchError, Gone, TooMany, Unav
 from dispatch.runtime.admission import (
     Admission,
     CurrentTurn,
+    client_message_id_of,
     decode_body,
     encode_accepted,
     encode_body,
@@ -339,7 +340,7 @@ def _steer(live: Live, admission: Admission) -> None:
             return
         live.queued[record.id] = record
         live.state = rules.evolve(live.state, Steered(_waiting(record)))
-        current.inbox.put(Steer(admission.body.message))
+        current.inbox.put(Steer(admission.body.message, client_message_id_of(record)))
 
     _keep(live, admission, record, "steered", durable)
 
@@ -396,4 +397,5 @@ def _accepted(
 
 def _waiting(record: TurnRecord) -> Waiting:
     text = decode_body(record.body).message
-    return Waiting(record.id, record.ordinal, text, record.created_at_ms)
+    given = client_message_id_of(record)
+    return Waiting(record.id, record.ordinal, text, record.created_at_ms, given)

@@ -8,14 +8,20 @@ later server may say more: clients ignore fields and types that they do not know
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from dispatch.core.content import StoredChunk, StoredLine
 from dispatch.core.conversation import Status
-from dispatch.core.events import RequestKind, RequestOption, RequestOutcome, RequestQuestion
+from dispatch.core.events import (
+    RequestAction,
+    RequestKind,
+    RequestOption,
+    RequestOutcome,
+    RequestQuestion,
+)
 from dispatch.protocol.chat.shown import AgentRequest
 from dispatch.protocol.chat.surfaces import CatalogFrame, SurfaceFrame, UpdateFrame
 from dispatch.protocol.chat.wire import Count, EpochMs, Position, Reply, ServerFrame
@@ -221,7 +227,8 @@ class ChatRequestFrame(ServerFrame, frozen=True, kw_only=True, tag="chat.request
 class ChatRequestClosedFrame(Reply, frozen=True, kw_only=True, tag="chat.request.closed"):
     """A request is closed for everybody, by a user's answer or without one.
 
-    Who answered without watching is told without `turnId` and `position`.
+    Behind `by` is the answer. Who answered without watching is told without `turnId`, `position`
+    and the answer.
     """
 
     conversation_id: str
@@ -230,6 +237,12 @@ class ChatRequestClosedFrame(Reply, frozen=True, kw_only=True, tag="chat.request
     turn_id: str | UnsetType = UNSET
     position: Position | UnsetType = UNSET
     by: str | UnsetType = UNSET
+    approved: bool | UnsetType = UNSET
+    option_id: str | UnsetType = UNSET
+    edited_input: Any = UNSET
+    reason: str | UnsetType = UNSET
+    action: RequestAction | UnsetType = UNSET
+    answers: dict[str, Any] | UnsetType = UNSET
 
 
 # -- broadcasts --------------------------------------------------------------------------------
