@@ -200,9 +200,14 @@ class ReadMoved(Frame, frozen=True, tag="chat.read"):
 
 
 class Truncated(Frame, frozen=True, tag="conversation.truncated"):
-    """Everything after this turn no longer counts."""
+    """What is behind this turn (None: everything) does not count any more: the chunks behind
+    `after_seq`, up to `last_seq`.
+    """
 
     conversation_id: str
+    position: str | None = None
+    after_seq: int = 0
+    last_seq: int = 0
     after_turn: str | None = None
 
 

@@ -185,6 +185,17 @@ class TurnSealed(Event, frozen=True, tag="turn-sealed"):
     """History and metrics of the turn are readable from here on."""
 
 
+class Truncated(Event, frozen=True, tag="truncated"):
+    """Of no turn: what is behind `after_turn` (None: everything) does not count any more.
+
+    In seqs: what is behind `after_seq`, up to `last_seq`.
+    """
+
+    after_seq: int
+    last_seq: int
+    after_turn: str | None = None
+
+
 AgentEvent = (
     TextDelta
     | ReasoningDelta
@@ -201,7 +212,7 @@ AgentEvent = (
 )
 """What an agent may yield."""
 
-AnyEvent = AgentEvent | UserMessage | TurnStart | RequestClosed | TurnSealed
+AnyEvent = AgentEvent | UserMessage | TurnStart | RequestClosed | TurnSealed | Truncated
 """What may be stored."""
 
 

@@ -24,7 +24,14 @@ from dispatch.core.events import (
 )
 from dispatch.protocol.chat.shown import AgentRequest
 from dispatch.protocol.chat.surfaces import CatalogFrame, SurfaceFrame, UpdateFrame
-from dispatch.protocol.chat.wire import Count, EpochMs, Position, Reply, ServerFrame
+from dispatch.protocol.chat.wire import (
+    Count,
+    EpochMs,
+    Position,
+    Reply,
+    ServerFrame,
+    Stretches,
+)
 
 ShownEvent = Annotated[msgspec.Raw, Meta(extra_json_schema={"$ref": "ShownEvent"})]
 Part1Event = Annotated[msgspec.Raw, Meta(extra_json_schema={"$ref": "Part1Event"})]
@@ -105,7 +112,7 @@ class ChatSubscribedFrame(Reply, frozen=True, kw_only=True, tag="chat.subscribed
     """What follows starts right behind the position asked for, or with the turn in flight.
 
     `recovered` is false where that is not possible: a `chat.snapshot` follows. `position` is the
-    head at this instant, `turnId` the turn in flight.
+    head at this instant, `turnId` the turn in flight, `superseded` what truncations left behind.
     """
 
     conversation_id: str
@@ -113,6 +120,7 @@ class ChatSubscribedFrame(Reply, frozen=True, kw_only=True, tag="chat.subscribed
     position: Position
     status: Status
     last_seq: Count
+    superseded: Stretches | UnsetType = UNSET
     turn_id: str | UnsetType = UNSET
 
 
@@ -140,6 +148,7 @@ class ChatSnapshotFrame(ServerFrame, frozen=True, kw_only=True, tag="chat.snapsh
     conversation_id: str
     position: Position
     last_seq: Count
+    superseded: Stretches | UnsetType = UNSET
     turn: TurnSoFar | UnsetType = UNSET
 
 
@@ -283,10 +292,25 @@ class ConversationDeletedFrame(ServerFrame, frozen=True, kw_only=True, tag="conv
 class ConversationTruncatedFrame(
     ServerFrame, frozen=True, kw_only=True, tag="conversation.truncated"
 ):
-    """Everything after this turn no longer counts."""
+    """What is behind this turn (none: everything) does not count any more: the chunks behind
+    `afterSeq`, up to `lastSeq`. It is an event, in order with those of turns.
+    """
 
     conversation_id: str
+    position: Position
+    after_seq: Count
+    last_seq: Count
     after_turn: str | UnsetType = UNSET
+
+
+class ChatTruncatedFrame(Reply, frozen=True, kw_only=True, tag="chat.truncated"):
+    """A conversation was truncated; `position` is that of its `conversation.truncated`."""
+
+    conversation_id: str
+    position: Position
+    after_turn: str | UnsetType = UNSET
+    client_message_id: str | UnsetType = UNSET
+    duplicate: bool | UnsetType = UNSET
 
 
 class ConversationCompactedFrame(
@@ -325,6 +349,7 @@ class Part1ErrorFrame(ServerFrame, frozen=True, kw_only=True, tag="error"):
 
 _OF_BOTH: Final = (
     ChatStoppedFrame,
+    ChatTruncatedFrame,
     ChatForkedFrame,
     ChatReadMovedFrame,
     ChatRequestClosedFrame,
