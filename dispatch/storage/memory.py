@@ -245,6 +245,7 @@ class MemoryStore(MemoryTimelineReads):
             turn.sealed_at_ms or 0,
             len(self._chunk_bytes(turn.key)),
             turn.metrics,
+            turn.resumes,
         )
 
     def _chunk_bytes(self, key: TurnKey) -> bytes:

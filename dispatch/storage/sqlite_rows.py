@@ -262,7 +262,7 @@ SELECT
     key, id, outcome, first_seq, chunk_count, sealed_at_ms,
     length(chunks)
         + (SELECT coalesce(sum(length(data)), 0) FROM piece WHERE piece.turn = turn.key),
-    metrics
+    metrics, resumes
 FROM turn
 WHERE conversation = :conversation
     AND state = 'sealed'
@@ -279,7 +279,7 @@ SELECT
     key, id, outcome, first_seq, chunk_count, sealed_at_ms,
     length(chunks)
         + (SELECT coalesce(sum(length(data)), 0) FROM piece WHERE piece.turn = turn.key),
-    metrics
+    metrics, resumes
 FROM turn
 WHERE conversation = :conversation
     AND state = 'sealed'
