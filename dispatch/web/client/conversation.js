@@ -407,13 +407,12 @@ export class Conversation extends Store {
     const turn = thread.turn && { ...thread.turn, lines: [...thread.turn.lines] };
     const turns = [thread.ending, turn].filter((one) => one !== null);
     // A queued message is called what its turn is: once that began, it is no chip any more.
-    const begun = new Set([thread.turn?.turnId, ...marks.slice(-3).map((mark) => mark.turnId)]);
-    const queue = thread.queue.filter((message) => !begun.has(message.id));
-    const inQueue = new Set(queue.map((message) => message.id));
+    const begun = [thread.turn, ...marks.slice(-3)];
+    const queue = thread.queue.filter(({ id }) => !begun.some((turn) => turn?.turnId === id));
     const sends = this.#parts.outbox.of(this.id).filter((one) => {
       // Beside a log that may show it already, the answer to its repetition decides.
       const isUnsure = one.isRestored && one.state === "waiting" && position !== null;
-      return !isUnsure && !inQueue.has(one.turnId ?? "");
+      return !isUnsure && !queue.some(({ id }) => id === one.turnId);
     });
     return {
       id: this.id, phase: this.#phase, rows: tail.length > 0 ? [...rows, ...tail] : rows, marks,

@@ -20,7 +20,7 @@ import { changeOf, newTurn } from "./turn.js";
 /**
  * A turn among the rows. Of those that were seen to end, `agent` is not known, and `outcome` is the
  * reason that their `done` gave.
- * @typedef {{turnId: string, firstSeq: number, lastSeq: number, outcome?: string, agent?: string}} Mark
+ * @typedef {{turnId: string, firstSeq: number, lastSeq: number, outcome?: string | undefined, agent?: string}} Mark
  */
 
 /**
@@ -308,8 +308,8 @@ export class Thread {
     if (isHole) this.tail = [...this.tail, ...rows];
     else this.rows = [...this.rows, ...rows];
     const [firstSeq, lastSeq] = [this.lastSeq + 1, this.lastSeq + rows.length];
-    const outcome = turn.done?.reason ?? "";
-    this.marks = [...this.marks, { turnId: turn.turnId, firstSeq, lastSeq, outcome }];
+    const { turnId, done } = turn;
+    this.marks = [...this.marks, { turnId, firstSeq, lastSeq, outcome: done?.reason }];
     this.lastSeq = lastSeq;
     this.turn = null;
   }
