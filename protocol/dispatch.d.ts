@@ -134,6 +134,20 @@ export type ExportLine =
   | ChunkLine
   | EndLine;
 
+/** A line of a person's export. */
+export type UserExportLine =
+  | UserLine
+  | ConversationLine
+  | TurnLine
+  | ChunkLine
+  | EndLine
+  | ChatSessionLine
+  | ChatMessageLine
+  | ReadLine
+  | SaidLine
+  | GroupLine
+  | WholeLine;
+
 /** What a group's stream says: by `kind`, then `phase`, `progress` and `scope`. */
 export type GroupStreamFrame =
   | UserFrame
@@ -502,6 +516,12 @@ export interface ChatMessageEvent {
   data: ChatMessage;
 }
 
+/** A message of a chat session that is over. */
+export interface ChatMessageLine {
+  type: "chat-message";
+  message: ChatMessage;
+}
+
 /** `DELETE /v1/chat/:id?purge=true`. */
 export interface ChatPurged {
   id: string;
@@ -702,6 +722,12 @@ export interface ChatSessionDeletedEvent {
   /** Grows; what a stream resumes from. */
   id: number;
   data: ChatSession;
+}
+
+/** The conversation before it is this chat session; its messages are the lines behind it. */
+export interface ChatSessionLine {
+  type: "chat-session";
+  session: ChatSession;
 }
 
 /** The user read up to a message. */
@@ -1332,6 +1358,17 @@ export interface GroupEventFrame {
   frameId?: number;
 }
 
+/** A group that the person made, wrote `messages` to, or read. */
+export interface GroupLine {
+  type: "group";
+  groupId: string;
+  title: string;
+  /** Milliseconds since 1970. */
+  createdAt: number;
+  isMaker: boolean;
+  messages: number;
+}
+
 /** `GET /api/groups`: newest activity first. */
 export interface GroupList {
   ok: boolean;
@@ -1710,6 +1747,14 @@ export interface ReadGroupBody {
   upToSeq: number;
 }
 
+/** How far the person has read; a chat session's `id` is its conversation's. */
+export interface ReadLine {
+  type: "read";
+  of: "chat" | "conversation" | "group";
+  id: string;
+  lastReadSeq: number;
+}
+
 /** More of the agent's thinking. */
 export interface ReasoningDeltaEvent {
   type: "reasoning-delta";
@@ -1738,6 +1783,14 @@ export interface ReasoningFrame {
 export interface Refusal {
   error: string;
   code: string;
+}
+
+/** What went; `waitingMessages` had been taken back before they had a turn. */
+export interface RemovedOfUser {
+  conversations: number;
+  chatSessions: number;
+  readCursors: number;
+  waitingMessages: number;
 }
 
 /** `PATCH /v1/chat/:id`. */
@@ -1824,6 +1877,23 @@ export interface ResyncRequiredEvent {
   data: ChatCursor;
 }
 
+/**
+ * What the person said in a conversation that is not theirs alone, or to a group. Of a conversation
+ * `turnId`, of a group `seq`; `cancelled` ones were taken back in time.
+ */
+export interface SaidLine {
+  type: "said";
+  /** Milliseconds since 1970. */
+  saidAt: number;
+  state: "cancelled" | "kept" | "running" | "waiting";
+  text: string;
+  conversationId?: string;
+  turnId?: string;
+  groupId?: string;
+  seq?: number;
+  images?: Image[];
+}
+
 /** `POST /api/groups/:id/send`; `runId` is an alias of `clientMessageId`. */
 export interface SendToGroupBody {
   text: string;
@@ -1866,6 +1936,16 @@ export interface StatusEvent {
   type: "status";
   status: string;
   conversationId: string;
+}
+
+/**
+ * What stays: conversations that the person began and a group has, groups that they made, and
+ * messages in what is not theirs alone.
+ */
+export interface StayedOfUser {
+  conversations: number;
+  groups: number;
+  messages: number;
 }
 
 /** The agent took this text into the running turn; the id is its sender's, where it had one. */
@@ -2313,6 +2393,15 @@ export interface UsageFrame {
   stepId?: string;
 }
 
+/** `DELETE /users/:user`; `turnsEnded` ran or waited in conversations of others. */
+export interface UserForgotten {
+  account: string;
+  user: string;
+  turnsEnded: number;
+  removed: RemovedOfUser;
+  stayed: StayedOfUser;
+}
+
 /** A message was accepted. */
 export interface UserFrame {
   kind: "user";
@@ -2327,6 +2416,15 @@ export interface UserFrame {
   userId?: string;
 }
 
+/** The first line of a person's export. */
+export interface UserLine {
+  type: "user";
+  account: string;
+  user: string;
+  /** Milliseconds since 1970. */
+  exportedAt: number;
+}
+
 /** The message that a turn answers; `author` (a user id) where an account has several people. */
 export interface UserMessageEvent {
   type: "user-message";
@@ -2336,4 +2434,14 @@ export interface UserMessageEvent {
   conversationId: string;
   turnId: string;
   clientMessageId?: string;
+}
+
+/** The last line of a person's export that is whole; conversations without chat sessions. */
+export interface WholeLine {
+  type: "whole";
+  conversations: number;
+  chatSessions: number;
+  readCursors: number;
+  messages: number;
+  groups: number;
 }

@@ -6,6 +6,7 @@ Invariant: `tests/protocol/test_schemas.py` holds this table to the routes that 
 
 from __future__ import annotations
 
+from dispatch.protocol import people
 from dispatch.protocol.chat import schema as native
 from dispatch.protocol.chat import service
 from scripts.routes import Operation, Parameter, integer
@@ -15,6 +16,7 @@ TEXT = "text/plain"
 
 C, ONE_C = "/conversations", "/conversations/{id}"
 LABEL = {"type": "string"}
+ACCOUNT = Parameter("account", LABEL, "Refused where it is not the credential's own.")
 
 NATIVE_OPERATIONS = (
     Operation(
@@ -235,6 +237,24 @@ NATIVE_OPERATIONS = (
     ),
     Operation(
         "get", f"{ONE_C}/mcp", "Tool servers: none.", {200: native.NoServers}, errors=(400, 410)
+    ),
+    Operation(
+        "get",
+        "/users/{user}/export",
+        "Everything of a person, line by line; for the right admin.",
+        {},
+        parameters=(ACCOUNT,),
+        errors=(400, 404),
+        stream="UserExportLine",
+        media=NDJSON,
+    ),
+    Operation(
+        "delete",
+        "/users/{user}",
+        "Remove what is a person's alone, for ever; for the right admin.",
+        {200: people.UserForgotten},
+        parameters=(ACCOUNT,),
+        errors=(400, 404),
     ),
     Operation("get", "/models", "What model takes.", {200: service.ModelList}),
     Operation("get", "/agents", "The agents, and how each is.", {200: service.AgentList}),

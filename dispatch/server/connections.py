@@ -74,6 +74,7 @@ class Connections:
         self.catalog = verbs.catalog
         self.chats = verbs.chats
         self.groups = verbs.groups
+        self.people = verbs.people
         # The event streams that are open.
         self.streams: dict[GroupStream, None] = {}
         self._group_watches: dict[Connection, GroupWatches] = {}

@@ -24,7 +24,7 @@ from dispatch.core.truncation import (
     last_counting,
 )
 from dispatch.core.turn import Metrics, StepMetrics
-from dispatch.errors import NotFound
+from dispatch.errors import Gone, NotFound
 from dispatch.protocol.sse import ndjson
 from dispatch.runtime.history import History
 from dispatch.runtime.shape import Details
@@ -181,15 +181,18 @@ async def _export(call: Call) -> Response:
     if record is None:
         raise NotFound("Conversation not found")
     details = await catalog.details(call.principal, conversation)
-    parts = _exported(call.site, msgspec.structs.replace(record), details)
+    parts = exported(call.site, msgspec.structs.replace(record), details)
     name = {"content-disposition": f'attachment; filename="{_file_name(conversation)}.ndjson"'}
     return stream(call, parts, NDJSON, name)
 
 
-async def _exported(
+async def exported(
     site: Site, record: ConversationRecord, details: Details
 ) -> AsyncGenerator[bytes, None]:
-    """The conversation, then each turn and behind it its chunks, then a line that says all came."""
+    """The conversation, then each turn and behind it its chunks, then a line that says all came.
+
+    Raises `Gone` where it was deleted on the way: what came is not all, and does not say so.
+    """
     yield _line(exported_conversation(record, details))
     metrics = dict(await site.services.store.metrics(record.key))
     turns = chunk_count = 0
@@ -200,6 +203,8 @@ async def _exported(
             yield _exported_turn(turn, lines, metrics.get(turn.id), superseded)
             turns += 1
             chunk_count += len(lines)
+    if chunk_count != record.last_seq:
+        raise Gone("the conversation was deleted")
     yield _line({"type": "end", "turns": turns, "chunks": chunk_count})
 
 

@@ -1,8 +1,9 @@
 """The reference store: what the port means, in dictionaries.
 
-Neighbours: `port` promises, `memory_disk` keeps, `memory_timelines` reads timelines; `sqlite` is
-held to the same suite (`tests/contract/store.py`) and to the same random histories. Two stores on
-one disk are two incarnations. For tests, and for a daemon that may forget everything when it ends.
+Neighbours: `port` promises, `memory_disk` keeps, `memory_timelines` and `memory_people` read
+timelines and people; `sqlite` is held to the same suite (`tests/contract/store.py`) and to the same
+random histories. Two stores on one disk are two incarnations. For tests, and for a daemon that may
+forget everything when it ends.
 Invariant: what is handed in or out is a copy, so that nobody changes what is kept by accident.
 """
 
@@ -24,6 +25,7 @@ from dispatch.storage.event_page import up_to_bytes
 from dispatch.storage.generation import MintGeneration, mint_generation
 from dispatch.storage.keys import ConversationKey, SubjectKey, TurnKey
 from dispatch.storage.memory_disk import MemoryDisk
+from dispatch.storage.memory_people import MemoryPeopleReads
 from dispatch.storage.memory_timelines import MemoryTimelineReads
 from dispatch.storage.port import (
     IDLE_CONVERSATIONS_MAX,
@@ -44,7 +46,7 @@ def read_backup(path: Path) -> MemoryDisk:
     return msgspec.msgpack.decode(path.read_bytes(), type=MemoryDisk)
 
 
-class MemoryStore(MemoryTimelineReads):
+class MemoryStore(MemoryTimelineReads, MemoryPeopleReads):
     """A store without a disk. Implements `port.Store`; `mint` is where generations come from."""
 
     def __init__(

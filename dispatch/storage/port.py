@@ -21,6 +21,7 @@ import msgspec
 
 from dispatch.core.identity import AccountId, ConversationId, TurnId, UserId
 from dispatch.storage.keys import ConversationKey, SubjectKey, TimelineKey, TurnKey
+from dispatch.storage.people import CursorKey, PeopleReads
 from dispatch.storage.timeline import (
     RowRecord,
     TimelineEvent,
@@ -174,8 +175,9 @@ class Batch(msgspec.Struct):
     that is gone is dropped. `deletions` turn a conversation into a tombstone and remove its turns,
     events, pieces and cursors, and raise the floor of each timeline with rows of these turns to
     `last_position` of that timeline; `burials` turn a timeline into a tombstone (its alias is free
-    again) and remove its rows, cursors and all earlier events of its log. What is gone already is
-    left alone.
+    again) and remove its rows, cursors and all earlier events of its log. A tombstone is nobody's:
+    its `user` is empty. `cursor_removals` forget what was read, `turn_removals` cancelled turns
+    that no row of a timeline names. What is gone already is left alone.
     """
 
     conversations: list[ConversationRecord] = msgspec.field(default_factory=list)
@@ -191,6 +193,8 @@ class Batch(msgspec.Struct):
     timeline_events: list[TimelineEvent] = msgspec.field(default_factory=list)
     cursors: list[CursorRecord] = msgspec.field(default_factory=list)
     deletions: list[ConversationKey] = msgspec.field(default_factory=list)
+    cursor_removals: list[CursorKey] = msgspec.field(default_factory=list)
+    turn_removals: list[TurnKey] = msgspec.field(default_factory=list)
 
 
 class Opened(NamedTuple):
@@ -243,7 +247,7 @@ class SealedTurn(NamedTuple):
         return range(self.first_seq, self.first_seq + self.chunk_count)
 
 
-class Store(TimelineReads, Protocol):
+class Store(TimelineReads, PeopleReads, Protocol):
     """What every store does. Errors: `StorageFull`, `StorageLocked`, `StorageCorrupt`,
     `StorageFailed`, `Fenced`, and `Conflict` for a `client_key` or conversation id already there.
     """
@@ -280,6 +284,12 @@ class Store(TimelineReads, Protocol):
 
     async def conversations(self, query: ConversationQuery) -> list[ConversationRecord]:
         """One page, without tombstones."""
+        ...
+
+    async def begun_by(
+        self, account: AccountId, user: UserId, *, after: int, limit: int
+    ) -> list[ConversationRecord]:
+        """The conversations of a user with a larger key, ascending, without tombstones."""
         ...
 
     async def idle_since(self, active_before_ms: int) -> list[ConversationRecord]:

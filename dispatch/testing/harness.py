@@ -33,6 +33,7 @@ from dispatch.runtime.groups.verbs import GroupVerbs
 from dispatch.runtime.history import History
 from dispatch.runtime.journal import Journal
 from dispatch.runtime.live import Live
+from dispatch.runtime.people.catalog import People
 from dispatch.runtime.services import Services
 from dispatch.runtime.verbs import Verbs, all_verbs
 from dispatch.settings import Limits
@@ -63,6 +64,7 @@ class Harness:
     catalog: Catalog
     groups: GroupVerbs
     chats: ChatVerbs
+    people: People
 
     async def send(
         self,

@@ -219,7 +219,26 @@ async def everything(store: Store) -> list[object]:
             await store.turn(name, TurnId(f"t{key}")),
             await store.turn_by_client_key(f"acme/ann/{key}"),
         ]
-    return found + await every_timeline(store)
+    return found + await every_timeline(store) + await every_person(store)
+
+
+async def every_person(store: Store) -> list[object]:
+    """All that can be read of people."""
+    found: list[object] = []
+    for account in (ACCOUNT, AccountId("other")):
+        for user in (ANN, BOB):
+            found += [
+                await store.begun_by(account, user, after=0, limit=100),
+                await store.begun_by(account, user, after=2, limit=1),
+                await store.read_marks(account, user, after=0, limit=100),
+                await store.read_marks(account, user, after=2, limit=2),
+            ]
+            for keys_max, bytes_max in ((1_000, 1_000_000), (9, 1_000_000), (1_000, 20)):
+                page = await store.spoken_by(
+                    account, user, after=4, keys_max=keys_max, bytes_max=bytes_max
+                )
+                found.append(page)
+    return found
 
 
 async def every_timeline(store: Store) -> list[object]:

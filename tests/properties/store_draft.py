@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from dispatch.core.identity import TurnId
 from dispatch.storage.keys import ConversationKey, TimelineKey, TurnKey
 from dispatch.storage.memory_disk import MemoryDisk
+from dispatch.storage.people import CursorKey
 from dispatch.storage.port import (
     Batch,
     CursorRecord,
@@ -235,6 +236,14 @@ class Draft:
     def add_deletion(self) -> None:
         self.batch.deletions.append(ConversationKey(self.draw(st.sampled_from([1, 2, 3, 4, 9]))))
 
+    def add_cursor_removal(self) -> None:
+        subject = ConversationKey(self.draw(st.sampled_from([1, 2, 3, 4, 41, 42, 43, 44, 99])))
+        user = self.draw(st.sampled_from([ANN, BOB]))
+        self.batch.cursor_removals.append(CursorKey(subject, user))
+
+    def add_turn_removal(self) -> None:
+        self.batch.turn_removals.append(TurnKey(self.draw(st.sampled_from([*self.disk.turns, 99]))))
+
 
 STEPS = [
     Draft.add_conversation,
@@ -259,4 +268,6 @@ STEPS = [
     Draft.add_told,
     Draft.add_timeline_cursor,
     Draft.add_burial,
+    Draft.add_cursor_removal,
+    Draft.add_turn_removal,
 ]
