@@ -69,9 +69,11 @@ _KINDS = {
 
 
 async def _written(people: PeopleApi, user: str, account: str | None) -> None:
+    from dispatch.cli.screen import json_line
+
     async with aclosing(people.export(user, account=account)) as lines:
         async for line in lines:
-            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.write(json_line(line.removesuffix(b"\n")))
     sys.stdout.buffer.flush()
 
 

@@ -23,6 +23,8 @@ from dispatch.storage.people import (
 from dispatch.storage.port import ConversationRecord
 
 _STATES: Final = frozenset(SPOKEN_STATES)
+# Where the rows are that a group has adopted: see `people.SpokenTurn`.
+_ADOPTED: Final = 0
 
 
 class MemoryPeopleReads:
@@ -71,7 +73,11 @@ class MemoryPeopleReads:
 
     def _turns(self, account: AccountId, user: UserId, after: int, end: int) -> list[SpokenTurn]:
         disk = self._disk
-        answering = {row.turn for row in disk.rows.values() if row.role == "reply"}
+        answering = {
+            row.turn
+            for row in disk.rows.values()
+            if row.role == "reply" and row.began_position != _ADOPTED
+        }
         return [
             SpokenTurn(
                 turn.key,
@@ -98,6 +104,7 @@ class MemoryPeopleReads:
                 after < row.key <= end
                 and (row.user, row.role) == (user, "message")
                 and row.seq is not None
+                and row.began_position != _ADOPTED
                 and (group.account, group.kind) == (account, "group")
             ):
                 at_ms = row.created_at_ms

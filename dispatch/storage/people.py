@@ -35,7 +35,10 @@ class ReadMark(NamedTuple):
 
 
 class SpokenTurn(NamedTuple):
-    """What somebody said into a conversation, and no timeline has as a row of its own."""
+    """What somebody said into a conversation, and no timeline has as a row of its own.
+
+    Rows that a group adopted, which began at position 0, are none: there the turn says who spoke.
+    """
 
     key: TurnKey
     conversation: ConversationKey

@@ -128,7 +128,9 @@ SELECT max(
 )
 """
 
-# A turn that answers in a timeline was asked by a row of it: that one has the words.
+# A turn that answers in a timeline was asked by a row of it: that one has the words. Rows that a
+# group has adopted are at position 0 and whoever adopted them has their name on them: of those the
+# turn says who spoke.
 SELECT_SPOKEN_TURNS: Final = """
 SELECT t.key, c.key, c.id, t.id, t.state, t.created_at_ms, t.body
 FROM turn AS t CROSS JOIN conversation AS c ON c.key = t.conversation
@@ -138,7 +140,8 @@ WHERE c.account = ?1
     AND t.key <= ?4
     AND +t.state IN ('queued', 'steering', 'running', 'sealed', 'absorbed', 'cancelled')
     AND NOT EXISTS (
-        SELECT 1 FROM timeline_row AS r WHERE r.turn = t.key AND r.role = 'reply'
+        SELECT 1 FROM timeline_row AS r
+        WHERE r.turn = t.key AND r.role = 'reply' AND r.began_position IS NOT 0
     )
 ORDER BY t.key
 """
@@ -152,6 +155,7 @@ WHERE t.account = ?1
     AND r.user = ?2
     AND r.role = 'message'
     AND r.seq IS NOT NULL
+    AND r.began_position IS NOT 0
     AND r.key > ?3
     AND r.key <= ?4
 ORDER BY r.key

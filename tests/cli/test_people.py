@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from dispatch.cli import people as command_line
@@ -25,6 +27,14 @@ def test_an_export_is_written_as_it_came(http: HttpServer) -> None:
     result = dispatch("export", "--user", "ada", "--account", "one", url=http.url)
     assert (result.exit_code, result.stdout_bytes) == (0, FIRST + SAID + WHOLE)
     assert http.seen[0][1] == "/users/ada/export?account=one"
+
+
+def test_no_control_character_of_an_export_reaches_a_terminal(http: HttpServer) -> None:
+    hidden = SAID.replace(b"xx", "\x9b\u202e".encode())
+    http.answers = [(200, FIRST + hidden + WHOLE)]
+    result = dispatch("export", "--user", "ada", "--json", url=http.url)
+    assert not any(character in result.stdout for character in "\x9b\u202e")
+    assert lines(result)[1] == json.loads(hidden)
 
 
 def test_an_export_that_broke_off_fails_whatever_of_it_came(http: HttpServer) -> None:

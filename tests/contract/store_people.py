@@ -108,6 +108,27 @@ class PeopleContract(Shelved):
         ]
         assert page.next_key is None
 
+    async def test_what_a_group_has_adopted_was_said_by_who_said_it(self, store: Store) -> None:
+        adopted = {"began_position": 0, "ended_position": 0}
+        answer = reply(
+            13, 3, 2, turn=TurnKey(11), turn_id=TurnId("t11"), outcome="completed", **adopted
+        )
+        await store.commit(
+            Batch(
+                conversations=[conversation(1)],
+                turns=[turn(11, user=BOB)],
+                timelines=[timeline(3)],
+                rows=[message(12, 3, 1, **adopted), answer],
+                seals=[seal(11)],
+            )
+        )
+        found = {
+            user: await store.spoken_by(ACCOUNT, user, after=0, keys_max=KEYS, bytes_max=MUCH)
+            for user in (ANN, BOB)
+        }
+        assert found[ANN] == ([], [], None)
+        assert [one.key for one in found[BOB].turns] == [11]
+
     async def test_a_page_of_what_was_said_ends_with_its_keys_or_with_its_bytes(
         self, store: Store
     ) -> None:

@@ -206,11 +206,13 @@ class Draft:
             owner = old.timeline
         if key % 2:
             row = message(key, owner, key - 50, user=self.draw(st.sampled_from([ANN, BOB])))
+            row.began_position = self.draw(st.sampled_from([None, 0, 3]))
             row.client_key = self.draw(st.sampled_from([row.client_key] * 4 + [None, "row 51"]))
         else:
             row = reply(key, owner, self.draw(st.sampled_from([None, key - 50, key - 50, 1])))
             row.reply_to = self.draw(st.sampled_from([None, 1, 3]))
             row.outcome = self.draw(st.sampled_from([None, "completed"]))
+            row.began_position = self.draw(st.sampled_from([None, 0, 3]))
             # A turn that was sealed shows nothing any more, wherever its end is said to be.
             row.ended_position = self.draw(st.sampled_from([None, 2_000]))
         turn_key = self.draw(st.sampled_from([None, *self.disk.turns]))

@@ -19,7 +19,7 @@ from dispatch.storage.timeline import RowRecord, TimelineQuery, TimelineRecord
 
 _PAGE: Final = 200
 # Rows of turns that one read looks at: some milliseconds of a reader's time.
-_SPOKEN_KEYS_MAX: Final = 20_000
+_SPOKEN_KEYS_MAX: Final = 4_000
 _SPOKEN_BYTES_MAX: Final = 256 * 1024
 
 
