@@ -1,6 +1,7 @@
-"""Node 22 or newer and the packages of this folder, from npm, once for each lock file.
+"""Node 22 or newer and the packages of a folder, from npm, once for each lock file.
 
-Neighbours: `test_client` asks for it; `package-lock.json` says which versions, without addresses.
+Neighbours: `test_client` asks for it, and the clients of other protocols for theirs;
+`package-lock.json` says which versions, without addresses.
 They are kept in `.node/` of the checkout, which is ignored.
 Invariant: what is there was installed as a whole; a failure leaves a reason, not half a folder.
 """
@@ -52,14 +53,7 @@ class Toolchain(NamedTuple):
 @functools.cache
 def toolchain() -> Toolchain:
     """Install what is not there yet; raises `Missing`."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise Missing("there is no npm to bring Node and the packages of tests/web")
-    lock = (FOLDER / "package-lock.json").read_bytes()
-    home = CACHE / f"web-{hashlib.sha256(lock).hexdigest()[:16]}"
-    if not home.exists():
-        _install(npm, home)
-    packages = home / "node_modules"
+    packages = installed(FOLDER)
     machine = _MACHINES.get(platform.machine().lower(), platform.machine())
     own = packages / f"node-linux-{machine}" / "bin" / "node"
     node = str(own) if own.exists() else shutil.which("node")
@@ -73,11 +67,23 @@ def toolchain() -> Toolchain:
     return Toolchain(node, FOLDER)
 
 
-def _install(npm: str, home: Path) -> None:
+def installed(folder: Path) -> Path:
+    """The packages of a folder's lock, installed if they are not yet; raises `Missing`."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise Missing(f"there is no npm to bring the packages of {folder.name}")
+    lock = (folder / "package-lock.json").read_bytes()
+    home = CACHE / f"{folder.name}-{hashlib.sha256(lock).hexdigest()[:16]}"
+    if not home.exists():
+        _install(npm, folder, home)
+    return home / "node_modules"
+
+
+def _install(npm: str, folder: Path, home: Path) -> None:
     CACHE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as work:
         for name in ("package.json", "package-lock.json", ".npmrc"):
-            shutil.copy(FOLDER / name, work)
+            shutil.copy(folder / name, work)
         done = subprocess.run(
             [npm, "ci", "--ignore-scripts"],
             cwd=work,
@@ -87,7 +93,7 @@ def _install(npm: str, home: Path) -> None:
             timeout=INSTALL_SECONDS_MAX,
         )
         if done.returncode != 0:
-            raise Missing(f"npm ci of tests/web failed: {done.stderr.strip()[-300:]}")
+            raise Missing(f"npm ci of {folder.name} failed: {done.stderr.strip()[-300:]}")
         # Another run may have been faster: what it made is the same.
         if not home.exists():
             Path(work).rename(home)
