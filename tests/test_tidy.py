@@ -41,6 +41,7 @@ BROAD_EXCEPTS_MAX = {
     "dispatch/runtime/errand.py": 1,
     "dispatch/runtime/journal.py": 1,
     "dispatch/runtime/turns.py": 1,
+    "dispatch/server/ahp/connection.py": 1,
     "dispatch/server/connection.py": 1,
     "dispatch/server/groups/watch.py": 1,
 }

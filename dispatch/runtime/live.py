@@ -39,6 +39,7 @@ from dispatch.runtime.admission import Admission, CurrentTurn, check_parts
 from dispatch.runtime.journal import Outbox
 from dispatch.runtime.pending import Draft, PendingChange
 from dispatch.runtime.scribe import Scribe
+from dispatch.runtime.scribes import chronicle_of, together
 from dispatch.runtime.seal import PendingSeal
 from dispatch.runtime.services import Services
 from dispatch.runtime.shape import Shape, decode_details, encode_details, take_back
@@ -113,7 +114,7 @@ class Live:
 
     def attach(self, scribe: Scribe | None) -> None:
         """From here on a timeline is kept of its turns, or is not any more."""
-        self.scribe = self.outbox.mirror = scribe
+        self.scribe = self.outbox.mirror = together(scribe, chronicle_of(self.scribe))
 
     @property
     def is_deleting(self) -> bool:

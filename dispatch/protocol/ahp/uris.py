@@ -6,12 +6,13 @@ Invariant: a name is compared whole; only the shape that is minted here is ever 
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Final
 
 from dispatch.errors import PeerError
 
 ROOT: Final = "ahp-root://"
+_CHAT: Final = "ahp-chat://"
 URI_CHARACTERS_MAX: Final = 2_048
 """A name holds another one, encoded; VS Code's have some 150 characters."""
 
@@ -28,7 +29,19 @@ def session_uri(agent: str, session_id: str) -> str:
     return f"{agent}:/{session_id}"
 
 
+def parse_minted(uri: str) -> str:
+    """The id of the session that a name of ours is of; empty for a name that cannot be ours."""
+    if uri.startswith(_CHAT):
+        _, _, encoded = uri.removeprefix(_CHAT).partition("/")
+        try:
+            uri = urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
+        except ValueError:
+            return ""
+    _, _, session = uri.partition(":/")
+    return session if not session.startswith("/") else ""
+
+
 def chat_uri(session: str, chat_id: str = "default") -> str:
     """A chat that was not made by an AHP client; the session's name is in it."""
     encoded = urlsafe_b64encode(session.encode()).decode().rstrip("=")
-    return f"ahp-chat://{chat_id}/{encoded}"
+    return f"{_CHAT}{chat_id}/{encoded}"
