@@ -37,6 +37,7 @@ UNWATCHED = {
 RECEIVERS = {
     "client/scripted.py",
     "e2e/wire.py",
+    "server/ahp/peer.py",
     "server/groups/grouping.py",
     "server/test_websocket.py",
 }

@@ -41,7 +41,10 @@ class SessionDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class ChatDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A chat. No action changes a chat's own title, so `listed_title` is what its session says."""
+    """A chat. No action changes a chat's own title, so `listed_title` is what its session says.
+
+    `sealed_position` is where its last turn ended; nothing a turn said is behind that.
+    """
 
     uri: str
     title: str
@@ -52,6 +55,7 @@ class ChatDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     draft: Object | None = None
     queue: tuple[Waits, ...] = ()
     steers: tuple[Waits, ...] = ()
+    sealed_position: int = 0
 
 
 class ClientDetails(msgspec.Struct, frozen=True, kw_only=True):

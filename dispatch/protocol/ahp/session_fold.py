@@ -31,11 +31,12 @@ class TurnNames(msgspec.Struct, frozen=True, kw_only=True):
     """What a turn is called, and whose wish it was; times in epoch ms.
 
     `queued_id` is the message that waited for it. `message` is it as it was written, if that says
-    more than its text.
+    more than its text. `ended_at_ms` is the start while it runs.
     """
 
     turn_id: str
     started_at_ms: int
+    ended_at_ms: int
     queued_id: str | None = None
     message: Object | None = None
     origin: Origin | None = None
@@ -92,6 +93,9 @@ class SessionFold:
             )
         if chat.projection is None or chat.running is None:
             return []
+        if isinstance(event, UserMessage | TurnStart):
+            # As it is stored: what is read back later says the same.
+            at_ms = chat.running.started_at_ms
         actions = chat.projection.project(event, at_ms)
         changes: list[Change] = []
         for action in actions:

@@ -96,7 +96,9 @@ class ChatChronicle(Chronicle):
         if names is None and (record := self.live.queued.get(turn)) is not None:
             names = names_of(record, is_announced=True)
         if names is not None:
-            self.names[turn] = msgspec.structs.replace(names, started_at_ms=now_ms)
+            self.names[turn] = msgspec.structs.replace(
+                names, started_at_ms=now_ms, ended_at_ms=now_ms
+            )
         if details.flags & IS_READ:
             self._change(draft, flags=with_flag(details.flags, IS_READ, on=False))
 
@@ -115,6 +117,7 @@ class ChatChronicle(Chronicle):
     def ended(self, draft: Draft, turn: TurnId, outcome: str) -> None:
         """See `scribe.Scribe`: steering that was not taken waits in the queue now."""
         details = self._details(draft)
+        self._change(draft, sealed_position=draft.position - 1)
         if not details.steers:
             return
         self._remove(draft, "steering", details.steers[-1], None)
@@ -217,16 +220,19 @@ def names_of(record: TurnRecord, *, is_announced: bool | None = None) -> TurnNam
         place = decode_accepted(record.acceptance).place if record.acceptance else "started"
         is_announced = place != "started"
     started_at_ms = record.started_at_ms or record.created_at_ms
+    ended_at_ms = record.sealed_at_ms or started_at_ms
     if given is None:
         return TurnNames(
             turn_id=record.id,
             started_at_ms=started_at_ms,
+            ended_at_ms=ended_at_ms,
             queued_id=record.id if is_announced else None,
         )
     waited = is_announced or given.pending is not None
     return TurnNames(
         turn_id=given.turn or record.id,
         started_at_ms=started_at_ms,
+        ended_at_ms=ended_at_ms,
         queued_id=(given.pending or record.id) if waited else None,
         message=_message(given),
         # What was announced was echoed then.

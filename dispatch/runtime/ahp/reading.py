@@ -187,7 +187,8 @@ def _folded(names: TurnNames, events: list[EventRecord]) -> Object | None:
     projection = projection_of(names)
     for stored in events:
         event = decode_event(stored.payload)
-        for action in projection.project(event, names.started_at_ms):
+        at_ms = names.ended_at_ms if isinstance(event, TurnSealed) else names.started_at_ms
+        for action in projection.project(event, at_ms):
             state = reduce(state, action)
         if isinstance(event, TurnSealed) and state["turns"]:
             turn: Object = state["turns"][0]

@@ -203,7 +203,7 @@ class Scope:
 
     async def _read(self) -> SessionFold:
         # In one step: all of these are of the same moment.
-        cuts = {name: self._cut(name, chronicle) for name, chronicle in self.chronicles.items()}
+        cuts = {name: self.cut(name) for name in self.chronicles}
         details = self.ledger.details
         limits, chats = self.services.limits, {}
         for name in details.chats:
@@ -217,7 +217,9 @@ class Scope:
         listed = {name: cuts[name].details.listed_title for name in chats}
         return SessionFold(self.uri, session_state(details, chats, listed), chats)
 
-    def _cut(self, name: ConversationId, chronicle: ChatChronicle) -> Cut:
+    def cut(self, name: ConversationId) -> Cut:
+        """A chat as it is shown now; its conversation is in memory."""
+        chronicle = self.chronicles[name]
         return cut_of(chronicle.live, self.chats[name].details, chronicle.names)
 
     # -- what its chats write down -------------------------------------------------------------

@@ -179,13 +179,10 @@ class AhpConnection:
             self.hub.lines.leave(self, scope.account, channel, self.client.version)
             self.hub.host.unfollow(scope)
 
-    def begin_cold(self) -> None:
-        """What follows is written first by `go_on`, from this moment on."""
+    def rebase(self) -> None:
+        """From this moment on it is owed everything, and is given it behind the next response."""
         self.hub.lines.cool(self)
-
-    def go_on(self) -> None:
-        """A cold reader that was answered gets what came meanwhile."""
-        self._catch_up()
+        self.seq = self.hub.lines.number
 
     def _catch_up(self) -> None:
         websocket, limit = self._websocket, self.hub.limits.catch_up_bytes_max
@@ -256,8 +253,8 @@ class AhpConnection:
             self.send(encode_failure(failure))
         else:
             self.send(encode_success(request.id, _ENCODER.encode(result)))
-            if not self.is_hot:
-                self.go_on()
+        # Whoever was owed something behind this answer.
+        self._catch_up()
 
     def _unsubscribe(self, params: Object) -> None:
         channel = params.get("channel")

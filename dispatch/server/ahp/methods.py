@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import msgspec
+import structlog
 
 from dispatch.core.identity import Principal
 from dispatch.errors import CloseCode, DispatchError, NotFound, PeerError, TooMany
@@ -25,11 +26,15 @@ from dispatch.protocol.codec import Object
 from dispatch.protocol.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
 from dispatch.runtime.ahp.clients import Client
 from dispatch.runtime.ahp.host import Host, cursor_before
+from dispatch.runtime.ahp.replay import Pruned, Replay
+from dispatch.runtime.ahp.scope import Scope
 from dispatch.server.ahp.refusals import NOT_FOUND, SESSION_ALREADY_EXISTS, refusal
 from dispatch.version import VERSION
 
 if TYPE_CHECKING:
     from dispatch.server.ahp.connection import AhpConnection
+
+log = structlog.get_logger()
 
 _SUBSCRIPTIONS_AT_ONCE_MAX: Final = 1_000
 _SERVER_INFO_SINCE: Final = (0, 5, 2)
@@ -168,9 +173,7 @@ class Methods:
         client = await self._host.clients.meet(
             principal, params.client_id, params.protocol_versions
         )
-        connection.client = client
-        await self._follow_all(connection, params.initial_subscriptions)
-        await connection.until_hot()
+        await self._follow_all(connection, client, params.initial_subscriptions)
         result: Object = {
             "protocolVersion": client.offer,
             "serverSeq": self._host.hub.number,
@@ -185,35 +188,54 @@ class Methods:
             client = await self._host.clients.known(_principal(connection), params.client_id)
         except NotFound as error:
             raise refusal(error, not_found=NOT_FOUND) from error
-        connection.client = client
-        await self._follow_all(connection, params.subscriptions)
-        await connection.until_hot()
+        missing = await self._follow_all(connection, client, params.subscriptions)
+        after, upto = params.last_seen_server_seq, self._host.hub.number
+        # From the head on it is given what comes; a client that is ahead knows another history.
+        if after <= upto:
+            replays = [Replay(s, after=after, upto=upto) for s in set(connection.scopes.values())]
+            try:
+                found = [change for replay in replays for change in await replay.changes()]
+            except Pruned:
+                log.info("ahp.replay_pruned", sessions=len(replays))
+            else:
+                actions = _said(connection, client, found)
+                return {"type": "replay", "actions": actions, "missing": missing}
+        connection.rebase()
         return {"type": "snapshot", "snapshots": self._snapshots(connection, params.subscriptions)}
 
-    async def _follow_all(self, connection: AhpConnection, channels: list[str]) -> list[str]:
-        """Follow what is there; the others, which are returned, are passed over."""
+    async def _follow_all(
+        self, connection: AhpConnection, client: Client, channels: list[str]
+    ) -> list[str]:
+        """Follow what is there, cold: the response comes first. What is not there is returned."""
+        connection.client = client
+        connection.rebase()
         missing = []
         for channel in dict.fromkeys(channels):
             try:
-                await self._follow(connection, channel)
+                scope = await self._scope(connection, channel)
             except DispatchError:
                 missing.append(channel)
+            else:
+                self._join(connection, channel, scope)
+        connection.rebase()
         return missing
 
-    async def _follow(self, connection: AhpConnection, channel: str) -> None:
-        if channel == ROOT:
-            connection.is_told = True
-            return
-        if channel in connection.scopes:
-            return
+    async def _scope(self, connection: AhpConnection, channel: str) -> Scope | None:
+        """A channel's session, held for the caller; None where it is followed, or is the root."""
+        if channel == ROOT or channel in connection.scopes:
+            return None
         limit = self._host.services.limits.subscriptions_max
         if len(connection.scopes) >= limit:
             raise TooMany(f"a connection may follow {limit} channels")
-        scope = await self._host.follow(_principal(connection), parse_uri(channel))
-        if channel in connection.scopes or not connection.is_open:
+        return await self._host.follow(_principal(connection), parse_uri(channel))
+
+    def _join(self, connection: AhpConnection, channel: str, scope: Scope | None) -> None:
+        if channel == ROOT:
+            connection.is_told = True
+        elif scope is not None and connection.is_open:
+            connection.follow(channel, scope)
+        elif scope is not None:
             self._host.unfollow(scope)
-            return
-        connection.follow(channel, scope)
 
     def _snapshots(self, connection: AhpConnection, channels: list[str]) -> list[Object]:
         found = (self._snapshot(connection, channel) for channel in dict.fromkeys(channels))
@@ -243,8 +265,9 @@ class Methods:
         self, connection: AhpConnection, _client: Client, params: Object
     ) -> Object:
         wanted = _read(params, Subscribe)
-        await self._follow(connection, wanted.channel)
+        scope = await self._scope(connection, wanted.channel)
         await connection.until_hot()
+        self._join(connection, wanted.channel, scope)
         found = self._snapshot(connection, wanted.channel, wanted.view.turns)
         if found is None:
             connection.unfollow(wanted.channel)
@@ -338,6 +361,17 @@ class Methods:
 def _principal(connection: AhpConnection) -> Principal:
     assert connection.credential is not None, "an upgrade without a credential is refused"
     return connection.credential.principal
+
+
+def _said(connection: AhpConnection, client: Client, changes: list[Change]) -> list[Object]:
+    """Envelopes of what the connection follows, by their numbers."""
+    changes.sort(key=lambda change: change.server_seq)
+    return [
+        envelope
+        for change in changes
+        if change.channel in connection.scopes
+        for envelope in envelopes(client.version, change)
+    ]
 
 
 def _read(params: Object, shape: type[Shape]) -> Shape:

@@ -223,7 +223,15 @@ class Peer:
             shown = (await self.call("subscribe", channel=channel))["snapshot"]["state"]
             # What comes on the way is folded, and is in the snapshot too.
             folded = self.states[channel]
-            assert timeless(shown, self) == timeless(folded, self), channel
+            differs = differing(timeless(folded, self), timeless(shown, self))
+            assert not differs, f"{channel}: {differs}"
+
+
+def differing(folded: Object, shown: Object) -> Object:
+    """The members that are not the same: (folded, shown)."""
+    names = {*folded, *shown}
+    pairs = {name: (folded.get(name), shown.get(name)) for name in sorted(names)}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def timeless(state: Object, peer: Peer) -> Object:
