@@ -9,6 +9,7 @@ other.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dispatch.core.events import AnyEvent
@@ -96,7 +97,9 @@ class Both(Scribe):
 
     def heard(self, turn: TurnId, event: AnyEvent) -> Callable[[Draft], None] | None:
         """See `Scribe`."""
-        return self.first.heard(turn, event)
+        writes = [self.first.heard(turn, event), self.chronicle.heard(turn, event)]
+        due = [write for write in writes if write is not None]
+        return partial(_each, due) if due else None
 
     def absorbed(self, draft: Draft, record: TurnRecord) -> None:
         """See `Scribe`."""
@@ -135,6 +138,11 @@ class Both(Scribe):
         """See `Scribe`."""
         self.first.deleted(live)
         self.chronicle.deleted(live)
+
+
+def _each(writes: Sequence[Callable[[Draft], None]], draft: Draft) -> None:
+    for write in writes:
+        write(draft)
 
 
 def timeline_scribe(scribe: Scribe | None) -> Scribe | None:

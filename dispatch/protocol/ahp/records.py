@@ -27,11 +27,13 @@ class Waits(msgspec.Struct, frozen=True):
 class SessionDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A session. `flags` are bits of its status; `chats` are its conversations, in order.
 
-    `is_private`: it is a person's own, as a chat session is.
+    `is_private`: it is a person's own, as a chat session is. `was_asked`: an agent has asked
+    somebody in it, after which the reducers leave its status in progress.
     """
 
     agent: str
     is_private: bool = False
+    was_asked: bool = False
     title: str = ""
     is_title_given: bool = False
     flags: int = 0

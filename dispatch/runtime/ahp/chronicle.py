@@ -7,13 +7,13 @@ Invariant: whatever changes a chat in AHP has a place in the account's log, whoe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from dispatch.core.commands import Dispatched
-from dispatch.core.events import TurnSealed
+from dispatch.core.events import AnyEvent, Request, TurnSealed
 from dispatch.core.identity import TurnId
 from dispatch.protocol.ahp.envelopes import Origin
 from dispatch.protocol.ahp.records import Acted, ChatDetails, Record, Waits
@@ -54,8 +54,7 @@ class ChatChronicle(Chronicle):
 
     def happened(self, position: int, turn: TurnId, payload: bytes, delta: str) -> None:
         """See `pending.Mirror`."""
-        if self.scope.is_followed:
-            self.scope.heard(position, self.live, turn, payload, self.names.get(turn))
+        self.scope.heard(position, self.live, turn, payload, self.names.get(turn))
         if not delta and payload == _SEALED:
             self.names.pop(turn, None)
 
@@ -101,6 +100,10 @@ class ChatChronicle(Chronicle):
             )
         if details.flags & IS_READ:
             self._change(draft, flags=with_flag(details.flags, IS_READ, on=False))
+
+    def heard(self, turn: TurnId, event: AnyEvent) -> Callable[[Draft], None] | None:
+        """See `scribe.Scribe`."""
+        return self.scope.asked if isinstance(event, Request) else None
 
     def absorbed(self, draft: Draft, record: TurnRecord) -> None:
         """See `scribe.Scribe`: there is one place for steering, and the newest has it."""

@@ -31,9 +31,9 @@ _CHAT: Final = msgspec.json.Decoder(ChatDetails)
 
 
 class SessionPage(NamedTuple):
-    """Summaries, newest first, and where the list goes on."""
+    """Summaries by session id, newest first, and where the list goes on."""
 
-    items: list[Object]
+    items: dict[str, Object]
     next_cursor: str | None
 
 
@@ -69,7 +69,7 @@ class Directory:
         limits = self._services.limits
         wanted = min(limit or limits.list_page_max, limits.list_page_max)
         before = None if cursor is None else _parse_cursor(cursor)
-        items: list[Object] = []
+        items: dict[str, Object] = {}
         # A session stands where its newest conversation does; the others of it come later.
         while len(items) < wanted:
             rows = await self._services.store.conversations(
@@ -81,7 +81,7 @@ class Directory:
                 before = (row.active_at_ms, row.key)
                 item = await self._first_of(principal, row)
                 if item is not None:
-                    items.append(item)
+                    items[row.session] = item
                 if len(items) == wanted:
                     return SessionPage(items, f"{before[0]}.{before[1]}")
             if len(rows) < _PAGE:

@@ -122,6 +122,7 @@ class Host:
             except DispatchError:
                 self.scopes.drop(scope)
                 raise
+            self.hub.stir(principal.account, scope.id)
 
     async def dispose_session(self, principal: Principal, uri: str) -> None:
         """Delete all of its conversations; refused where one is a group's or a chat session."""

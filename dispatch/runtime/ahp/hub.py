@@ -69,6 +69,8 @@ class Hub:
         self._frame = frame
         self._lines: dict[str, dict[str, dict[Version, Line]]] = {}
         self._touched: dict[Line, None] = {}
+        # Who wants to know of sessions whose summaries may have changed, by account.
+        self.listeners: dict[str, dict[Callable[[str], None], None]] = {}
 
     @property
     def number(self) -> int:
@@ -136,6 +138,11 @@ class Hub:
         upto = min(full, default=max(ends))
         follower.seq = upto
         return Behind(b"".join(frame.payload for frame in frames if frame.offset <= upto))
+
+    def stir(self, account: str, session: str) -> None:
+        """A session came, went, or may look different in a list."""
+        for listener in list(self.listeners.get(account, ())):
+            listener(session)
 
     # -- showing -------------------------------------------------------------------------------
 

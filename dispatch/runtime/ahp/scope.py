@@ -25,7 +25,6 @@ from dispatch.protocol.ahp.status import (
     IDLE,
     IN_PROGRESS,
     INPUT_NEEDED,
-    activity_of,
     with_flag,
 )
 from dispatch.protocol.codec import Object
@@ -39,6 +38,8 @@ from dispatch.runtime.pending import Draft, PendingChange
 from dispatch.storage.keys import ConversationKey
 
 _NO_CONVERSATION: Final = ConversationKey(0)
+# How a request's events begin: it is asked, or closed.
+_REQUEST: Final = b'{"type":"request'
 
 
 class Shows(Protocol):
@@ -46,6 +47,10 @@ class Shows(Protocol):
 
     def publish(self, account: str, change: Change) -> None:
         """An action is durable: show it with the next flush."""
+        ...
+
+    def stir(self, account: str, session: str) -> None:
+        """A session may look different in a list."""
         ...
 
 
@@ -125,12 +130,18 @@ class Scope:
         self, position: int, live: Live, turn: TurnId, payload: bytes, names: TurnNames | None
     ) -> None:
         """An event of a chat's turn."""
+        if payload.startswith(_REQUEST):
+            self._shows.stir(self.account, self.id)
+        if not self.is_followed:
+            return
         conversation, event = live.record.id, decode_event(payload)
         at_ms = self.services.clock.now_ms()
         self._show(lambda fold: fold.event(position, conversation, turn, event, names, at_ms))
 
     def told(self, position: int, conversation: ConversationId | None, record: Record) -> None:
         """A record of the session (None) or of a chat."""
+        if conversation is None or (isinstance(record, Acted) and _is_listed(record)):
+            self._shows.stir(self.account, self.id)
         if not self.is_followed:
             return
         if isinstance(record, Acted) and record.action["type"] == "session/chatAdded":
@@ -258,6 +269,11 @@ class Scope:
         if not left:
             self.ledger.bury(draft)
 
+    def asked(self, draft: Draft) -> None:
+        """An agent asks somebody in one of its chats."""
+        if not self.ledger.is_gone and not self.ledger.in_draft(draft).was_asked:
+            self.ledger.change(draft, was_asked=True)
+
     def write_down(self, action: Object, origin: Origin | None) -> None:
         """A client's own action of the session's channel."""
 
@@ -287,6 +303,10 @@ class Scope:
                 pass
 
 
+def _is_listed(record: Acted) -> bool:
+    return record.action["type"] in ("chat/isReadChanged", "chat/isArchivedChanged")
+
+
 def session_state(
     details: SessionDetails,
     chats: dict[ConversationId, ChatFold],
@@ -294,8 +314,8 @@ def session_state(
 ) -> Object:
     """A session with these chats."""
     inputs = [one for chat in chats.values() for one in inputs_of(chat.state)]
-    runs = any(activity_of(chat.state["status"]) == IN_PROGRESS for chat in chats.values())
-    activity = INPUT_NEEDED if inputs else IN_PROGRESS if runs else IDLE
+    # What folding from the beginning gave: no action says that a turn runs somewhere.
+    activity = INPUT_NEEDED if inputs else IN_PROGRESS if details.was_asked else IDLE
     return present(
         provider=details.agent,
         title=details.title,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import structlog
 
+from dispatch.core.identity import Principal
 from dispatch.errors import CLOSE_REASONS, CloseCode, DispatchError
 from dispatch.protocol.ahp.envelopes import Origin, encode_envelope, rejection
 from dispatch.protocol.ahp.objects import present
@@ -60,7 +61,6 @@ class AhpConnection:
         "credential",
         "hub",
         "is_hot",
-        "is_told",
         "lines",
         "outgoing",
         "scopes",
@@ -77,8 +77,6 @@ class AhpConnection:
         self.outgoing = b""
         self.seq = 0
         self.is_hot = True
-        # Whether it follows the root, and so is told of sessions.
-        self.is_told = False
         self.lines: dict[str, Line] = {}
         self.scopes: dict[str, Scope] = {}
         self.stalled_since: float | None = None
@@ -132,6 +130,12 @@ class AhpConnection:
         self._wake()
 
     # -- what others use -----------------------------------------------------------------------
+
+    @property
+    def principal(self) -> Principal:
+        """Who this is."""
+        assert self.credential is not None, "an upgrade without a credential is refused"
+        return self.credential.principal
 
     @property
     def websocket(self) -> WebSocket | None:
@@ -259,7 +263,7 @@ class AhpConnection:
     def _unsubscribe(self, params: Object) -> None:
         channel = params.get("channel")
         if channel == ROOT:
-            self.is_told = False
+            self.hub.untell(self)
         elif isinstance(channel, str):
             self.unfollow(channel)
 

@@ -8,10 +8,19 @@ Invariant: a connection that is closed leaves nothing behind in here.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
+import msgspec
+
+from dispatch.core.identity import AccountId, UserId
 from dispatch.errors import CloseCode, Unauthorized
+from dispatch.protocol.ahp.conversion import down_notification
+from dispatch.protocol.ahp.versions import Version
+from dispatch.protocol.codec import Object
+from dispatch.protocol.jsonrpc import encode_notification
 from dispatch.runtime.ahp.dispatching import Dispatching
+from dispatch.runtime.ahp.heralds import Herald
 from dispatch.runtime.ahp.host import Host
 from dispatch.runtime.ahp.hub import Hub
 from dispatch.runtime.services import Services
@@ -21,6 +30,8 @@ from dispatch.server.ahp.methods import Methods
 from dispatch.server.connections import Connections
 from dispatch.server.credential import Credential
 from dispatch.server.websocket import frame_text
+
+_JSON: Final = msgspec.json.Encoder().encode
 
 
 class AhpConnections:
@@ -36,6 +47,9 @@ class AhpConnections:
         self.sweep = hub.sweep
         self._hub = hub
         self._open: dict[AhpConnection, None] = {}
+        self._services = services
+        self._told: dict[tuple[AccountId, UserId], dict[AhpConnection, None]] = {}
+        self._heralds: dict[tuple[AccountId, UserId], Herald] = {}
 
     def accept(self, credential: Credential | None) -> AhpConnection:
         """The receiver of a new connection; who it is was said with the upgrade, or it is refused:
@@ -58,6 +72,51 @@ class AhpConnections:
         """It is lost."""
         self._open.pop(connection, None)
         self.sweep.remove(connection)
+        self.untell(connection)
+
+    def tell(self, connection: AhpConnection) -> None:
+        """From here on it is told of sessions that come, change and go."""
+        principal = connection.principal
+        name = principal.account, principal.user
+        self._told.setdefault(name, {})[connection] = None
+        if name not in self._heralds:
+            self._heralds[name] = Herald(
+                self._services,
+                self.host.directory,
+                self.lines,
+                principal,
+                partial(self._proclaim, name),
+                self.start,
+            )
+
+    def listed(self, connection: AhpConnection, summaries: dict[str, Object]) -> None:
+        """Sessions that it was shown: what becomes of them is told as changes of these."""
+        principal = connection.principal
+        herald = self._heralds.get((principal.account, principal.user))
+        if herald is not None:
+            herald.seen(summaries)
+
+    def untell(self, connection: AhpConnection) -> None:
+        """It is told no more; nothing if it was not."""
+        principal = connection.principal
+        name = principal.account, principal.user
+        told = self._told.get(name, {})
+        if told.pop(connection, connection) is None and not told:
+            del self._told[name]
+            self._heralds.pop(name).close()
+
+    def _proclaim(self, name: tuple[AccountId, UserId], method: str, params: Object) -> None:
+        """One notification, encoded once a version."""
+        texts: dict[Version, bytes] = {}
+        for connection in list(self._told.get(name, ())):
+            if connection.client is None:
+                continue
+            version = connection.client.version
+            if version not in texts:
+                lower = down_notification(version, method, params)
+                texts[version] = b"" if lower is None else encode_notification(method, _JSON(lower))
+            if texts[version]:
+                connection.send(texts[version])
 
     def close_all(self) -> None:
         """Say goodbye, as at a shutdown."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import msgspec
 import structlog
 
-from dispatch.core.identity import Principal
 from dispatch.errors import CloseCode, DispatchError, NotFound, PeerError, TooMany
 from dispatch.protocol.ahp.client_actions import ActiveClient
 from dispatch.protocol.ahp.conversion import down_summary, up_params
@@ -169,9 +168,8 @@ class Methods:
     # -- the connection ------------------------------------------------------------------------
 
     async def _initialize(self, connection: AhpConnection, params: Initialize) -> Object:
-        principal = _principal(connection)
         client = await self._host.clients.meet(
-            principal, params.client_id, params.protocol_versions
+            connection.principal, params.client_id, params.protocol_versions
         )
         await self._follow_all(connection, client, params.initial_subscriptions)
         result: Object = {
@@ -185,7 +183,7 @@ class Methods:
 
     async def _reconnect(self, connection: AhpConnection, params: Reconnect) -> Object:
         try:
-            client = await self._host.clients.known(_principal(connection), params.client_id)
+            client = await self._host.clients.known(connection.principal, params.client_id)
         except NotFound as error:
             raise refusal(error, not_found=NOT_FOUND) from error
         missing = await self._follow_all(connection, client, params.subscriptions)
@@ -227,11 +225,11 @@ class Methods:
         limit = self._host.services.limits.subscriptions_max
         if len(connection.scopes) >= limit:
             raise TooMany(f"a connection may follow {limit} channels")
-        return await self._host.follow(_principal(connection), parse_uri(channel))
+        return await self._host.follow(connection.principal, parse_uri(channel))
 
     def _join(self, connection: AhpConnection, channel: str, scope: Scope | None) -> None:
         if channel == ROOT:
-            connection.is_told = True
+            connection.hub.tell(connection)
         elif scope is not None and connection.is_open:
             connection.follow(channel, scope)
         elif scope is not None:
@@ -277,11 +275,12 @@ class Methods:
     # -- sessions and chats --------------------------------------------------------------------
 
     async def _list_sessions(
-        self, _connection: AhpConnection, client: Client, params: Object
+        self, connection: AhpConnection, client: Client, params: Object
     ) -> Object:
         wanted = _read(params, ListSessions)
         page = await self._host.directory.sessions(client.principal, wanted.limit, wanted.cursor)
-        items = [down_summary(client.version, item) for item in page.items]
+        connection.hub.listed(connection, page.items)
+        items = [down_summary(client.version, item) for item in page.items.values()]
         result: Object = {"items": items, "nextCursor": page.next_cursor}
         return changed(result)
 
@@ -356,11 +355,6 @@ class Methods:
 
     async def _no_resource(self, _c: AhpConnection, _client: Client, _params: Object) -> Object:
         raise PeerError("no agent here protects a resource")
-
-
-def _principal(connection: AhpConnection) -> Principal:
-    assert connection.credential is not None, "an upgrade without a credential is refused"
-    return connection.credential.principal
 
 
 def _said(connection: AhpConnection, client: Client, changes: list[Change]) -> list[Object]:

@@ -64,13 +64,15 @@ async def test_a_daemon_that_was_killed_replays_what_was_missed(
 ) -> None:
     disk = MemoryDisk()
     agent = ScriptedAgent("one ", FOR_EVER)
-    async with daemon_of(tmp_path, agent, store=MemoryStore(disk)) as daemon:
-        async with peer_of(daemon, version=version) as ann:
-            session, chat = await ann.make_session()
-            await ann.accepted(chat, turn_started("first"))
-            await ann.until_type("chat/responsePart")
-            await ann.accepted(chat, pending("queued", "second"))
-            await ann.accepted(session, {"type": "session/titleChanged", "title": "Ours"})
+    async with (
+        daemon_of(tmp_path, agent, store=MemoryStore(disk)) as daemon,
+        peer_of(daemon, version=version) as ann,
+    ):
+        session, chat = await ann.make_session()
+        await ann.accepted(chat, turn_started("first"))
+        await ann.until_type("chat/responsePart")
+        await ann.accepted(chat, pending("queued", "second"))
+        await ann.accepted(session, {"type": "session/titleChanged", "title": "Ours"})
     # What the daemon did when it ended is not told to who had gone before.
     second = ScriptedAgent("anew")
     async with (
