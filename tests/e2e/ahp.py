@@ -1,21 +1,46 @@
-"""Sessions over AHP as tests see them: one to look at, the words to act with.
+"""Sessions over AHP as tests see them: a daemon, a seat before a session, the words to act with.
 
 Neighbours: `tests/clients/ahp/ahp_client` is the client, which knows the specification alone; every
-`test_ahp_*` of this folder.
+`test_ahp_*` of this folder, each of which has one daemon.
 Invariant: ids are new each time, so that what a test finds is its own.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from dispatch.conformance.agents import configuration
 from tests.clients.ahp.ahp_client.client import Client
 from tests.clients.ahp.ahp_client.copies import Copy
 from tests.clients.ahp.ahp_client.words import Json
+from tests.e2e.process import DaemonProcess
+from tests.e2e.test_clients_resume import free_port
 
 VERSIONS = ("0.5.1", "0.7.0", "0.9.0", "1.0.0")
+
+# Those of the transcripts, and of `tests/e2e/agents`: who counts, counts for ever, leaves a mark.
+_COUNTING = {"counter": "counter", "numbers": "endless", "marking": "marking"}
+AGENTS = configuration() + "".join(
+    f'\n[agents.{name}]\nkind = "python"\ntarget = "tests.e2e.agents:{target}"\n'
+    f'path = "{Path(__file__).parents[2]}"\n'
+    for name, target in _COUNTING.items()
+)
+
+
+@asynccontextmanager
+async def serving(folder: Path, more: str = "") -> AsyncIterator[DaemonProcess]:
+    """A daemon with all of these agents, at an address that outlives its kills."""
+    daemon = DaemonProcess(folder, AGENTS + more, ("--port", str(free_port())))
+    try:
+        await daemon.start()
+        yield daemon
+    finally:
+        await daemon.end()
 
 
 class Seat(NamedTuple):
@@ -25,7 +50,7 @@ class Seat(NamedTuple):
     session: Copy
     chat: Copy
 
-    async def act(self, kind: str, **members: Any) -> int:
+    async def act(self, kind: str, /, **members: Any) -> int:
         """Dispatch an action on the chat."""
         return await self.client.dispatch(self.chat.uri, {"type": f"chat/{kind}", **members})
 

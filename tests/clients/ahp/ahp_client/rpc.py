@@ -49,6 +49,8 @@ class Rpc:
         self.socket = socket
         self.ended = anyio.Event()
         self.came = anyio.Event()
+        # Errors about what the host could not read, and so could not name.
+        self.nameless: list[Json] = []
         self._on_notification = on_notification
         self._asked: dict[Any, _Asked] = {}
         self._ids = itertools.count(1)
@@ -104,6 +106,8 @@ class Rpc:
                 await self.send({"jsonrpc": "2.0", "id": number, "error": error})
             case {"method": str(method)}:
                 self._on_notification(method, message["params"])
+            case {"id": None, "error": error}:
+                self.nameless.append(error)
             case _:
                 asked = self._asked.pop(message["id"])
                 assert ("result" in message) != ("error" in message), message

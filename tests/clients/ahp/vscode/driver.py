@@ -30,11 +30,13 @@ class Vscode:
         self.version = version
         self.client_id = ""
         self.envelopes: list[Json] = []
+        # How many envelopes had come before the last answer.
+        self.answered_behind = 0
         self.notifications: list[Json] = []
         self.states: list[str] = []
         self._process = process
         self._ids = itertools.count(1)
-        self._answers: dict[int, Json] = {}
+        self._answers: dict[int, tuple[int, Json]] = {}
         self._came = anyio.Event()
 
     async def do(self, verb: str, **params: Any) -> Any:
@@ -44,7 +46,7 @@ class Vscode:
         assert self._process.stdin is not None
         await self._process.stdin.send(line.encode())
         await self.until(lambda: number in self._answers)
-        answer = self._answers.pop(number)
+        self.answered_behind, answer = self._answers.pop(number)
         if "error" in answer:
             raise RpcError(answer["error"]["code"], answer["error"]["message"])
         return answer["result"]
@@ -108,7 +110,7 @@ class Vscode:
             case {"state": state}:
                 self.states.append(state)
             case _:
-                self._answers[line["id"]] = line
+                self._answers[line["id"]] = len(self.envelopes), line
 
 
 @asynccontextmanager

@@ -27,7 +27,12 @@ export class Transport {
       socket.addEventListener("open", resolve, { once: true });
       socket.addEventListener("close", () => reject(new Error("it was closed")), { once: true });
     });
-    socket.addEventListener("message", ({ data }) => this.#messages.tell(JSON.parse(data)));
+    // Each in a turn of its own: what waits for an answer goes on before the next message, even
+    // where several came in one packet.
+    socket.addEventListener("message", ({ data }) => {
+      const message = JSON.parse(data);
+      setImmediate(() => this.#messages.tell(message));
+    });
     socket.addEventListener("close", () => this.#closes.tell());
   }
 
