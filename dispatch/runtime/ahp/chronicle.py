@@ -69,10 +69,10 @@ class ChatChronicle(Chronicle):
         self.names[record.id] = names_of(record, is_announced=record.state != "running")
         if record.state == "running":
             if given is not None and given.kind is not None:
-                self._announce(draft, given.kind, _waits(record), origin_of(given))
+                self._announce(draft, given.kind, waits_of(record), origin_of(given))
             return
         kind = "steering" if record.state == "steering" else "queued"
-        entry = _waits(record)
+        entry = waits_of(record)
         if kind == "steering":
             self._change(draft, steers=(*self._details(draft).steers, entry))
         else:
@@ -92,12 +92,16 @@ class ChatChronicle(Chronicle):
             self._change(
                 draft, queue=_without(details.queue, turn), steers=_without(details.steers, turn)
             )
-        if names is None and (record := self.live.queued.get(turn)) is not None:
-            names = names_of(record, is_announced=True)
-        if names is not None:
-            self.names[turn] = msgspec.structs.replace(
-                names, started_at_ms=now_ms, ended_at_ms=now_ms
+        if names is None:
+            # It waited since before a restart.
+            names = TurnNames(
+                turn_id=turn,
+                started_at_ms=now_ms,
+                ended_at_ms=now_ms,
+                queued_id=None if waited is None else waited.id,
+                message=None if waited is None else waited.message,
             )
+        self.names[turn] = msgspec.structs.replace(names, started_at_ms=now_ms, ended_at_ms=now_ms)
         if details.flags & IS_READ:
             self._change(draft, flags=with_flag(details.flags, IS_READ, on=False))
 
@@ -219,9 +223,7 @@ def names_of(record: TurnRecord, *, is_announced: bool | None = None) -> TurnNam
     """What a stored turn is called; `is_announced`: it was shown as waiting before it began."""
     given = decode_body(record.body).dispatched
     if is_announced is None:
-        # A fork's copy of a turn was accepted elsewhere.
-        place = decode_accepted(record.acceptance).place if record.acceptance else "started"
-        is_announced = place != "started"
+        is_announced = _was_announced(record)
     started_at_ms = record.started_at_ms or record.created_at_ms
     ended_at_ms = record.sealed_at_ms or started_at_ms
     if given is None:
@@ -243,6 +245,15 @@ def names_of(record: TurnRecord, *, is_announced: bool | None = None) -> TurnNam
     )
 
 
+def _was_announced(record: TurnRecord) -> bool:
+    """Whether it waited. A group's message to a member has no acceptance and always did; neither
+    has a fork's copy of a turn, which has no events either.
+    """
+    if record.acceptance:
+        return decode_accepted(record.acceptance).place != "started"
+    return record.first_offset is not None
+
+
 def _message(given: Dispatched) -> Object | None:
     if given.message is None:
         return None
@@ -250,7 +261,8 @@ def _message(given: Dispatched) -> Object | None:
     return message
 
 
-def _waits(record: TurnRecord) -> Waits:
+def waits_of(record: TurnRecord) -> Waits:
+    """A stored message that waits."""
     body = decode_body(record.body)
     given = body.dispatched
     name = None if given is None else given.pending

@@ -41,7 +41,7 @@ class Line:
         self.feed = feed
         self.fresh: list[Frame] = []
         self.hot: dict[Follower, None] = {}
-        self.readers = 0
+        self.readers: dict[Follower, None] = {}
 
 
 class Follower(Writer, Protocol):
@@ -50,6 +50,10 @@ class Follower(Writer, Protocol):
     seq: int
     lines: dict[str, Line]
     is_hot: bool
+
+    def fail(self) -> None:
+        """It cannot be told what comes; nothing is left of it here when it is lost."""
+        ...
 
 
 class Behind(NamedTuple):
@@ -85,7 +89,7 @@ class Hub:
         line = versions.get(version)
         if line is None:
             line = versions[version] = Line(self._feeds.new_stream(self.number))
-        line.readers += 1
+        line.readers[follower] = None
         follower.lines[channel] = line
         if follower.is_hot:
             line.hot[follower] = None
@@ -94,8 +98,8 @@ class Hub:
         """A follower follows a channel no more."""
         line = follower.lines.pop(channel)
         line.hot.pop(follower, None)
-        line.readers -= 1
-        if line.readers == 0:
+        line.readers.pop(follower, None)
+        if not line.readers:
             self._feeds.drop(line.feed)
             versions = self._lines[account][channel]
             del versions[version]
@@ -138,6 +142,13 @@ class Hub:
         upto = min(full, default=max(ends))
         follower.seq = upto
         return Behind(b"".join(frame.payload for frame in frames if frame.offset <= upto))
+
+    def fail(self, account: str, channels: list[str]) -> None:
+        """Who follows these cannot be told what comes: it has to come back."""
+        for channel in channels:
+            for line in list(self._lines.get(account, {}).get(channel, {}).values()):
+                for follower in list(line.readers):
+                    follower.fail()
 
     def stir(self, account: str, session: str) -> None:
         """A session came, went, or may look different in a list."""

@@ -85,13 +85,19 @@ class Ledger(Generic[Details]):
         return not self.is_stored and self._draft is not draft
 
     def change(self, draft: Draft, /, **changes: object) -> None:
-        """Set members of the details."""
+        """Set members of the details; nothing where it is gone."""
+        if self.is_gone:
+            return
         record = self.stage(draft)
         self._staged_details = msgspec.structs.replace(self._staged_details, **changes)
         record.details = encode_details(self._staged_details)
 
     def tell(self, draft: Draft, record: Record) -> None:
-        """Add a record to the log, in the place that it has in the draft."""
+        """Add a record to the log, in the place that it has in the draft; nothing where it is
+        gone.
+        """
+        if self.is_gone:
+            return
         row = self.stage(draft)
         now_ms = self._services.clock.now_ms()
         position = row.last_position = draft.take_position()

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
 
+import structlog
+
 from dispatch.core.events import decode_event
 from dispatch.core.identity import RIGHTS_ALL, AccountId, ConversationId, Principal, TurnId
 from dispatch.errors import Gone
@@ -37,6 +39,8 @@ from dispatch.runtime.live import Live
 from dispatch.runtime.pending import Draft, PendingChange
 from dispatch.storage.keys import ConversationKey
 
+log = structlog.get_logger()
+
 _NO_CONVERSATION: Final = ConversationKey(0)
 # How a request's events begin: it is asked, or closed.
 _REQUEST: Final = b'{"type":"request'
@@ -47,6 +51,10 @@ class Shows(Protocol):
 
     def publish(self, account: str, change: Change) -> None:
         """An action is durable: show it with the next flush."""
+        ...
+
+    def fail(self, account: str, channels: list[str]) -> None:
+        """Who follows these cannot be told what comes."""
         ...
 
     def stir(self, account: str, session: str) -> None:
@@ -165,8 +173,16 @@ class Scope:
         if self._early is not None:
             self._early.append(act)
         elif self.fold is not None:
-            for change in act(self.fold):
-                self._shows.publish(self.account, change)
+            try:
+                for change in act(self.fold):
+                    self._shows.publish(self.account, change)
+            except Exception:
+                # It is called between a commit and what others are shown of it: what goes wrong
+                # here must not reach them. Who follows comes back, to a fold that is made anew.
+                log.exception("ahp.fold_failed", session=self.id)
+                channels = [self.uri, *(chat.uri for chat in self.fold.chats.values())]
+                self.fold = None
+                self._shows.fail(self.account, channels)
 
     # -- following -----------------------------------------------------------------------------
 

@@ -15,12 +15,13 @@ from typing import Final
 
 import msgspec
 
+from dispatch.core.conversation import Waiting
 from dispatch.core.identity import RIGHTS_ALL, AccountId, ConversationId, Principal
 from dispatch.errors import DispatchError, Gone, NotFound
-from dispatch.protocol.ahp.records import ChatDetails, SessionDetails, encode_details
+from dispatch.protocol.ahp.records import ChatDetails, SessionDetails, Waits, encode_details
 from dispatch.protocol.ahp.uris import chat_uri, parse_minted, session_uri
 from dispatch.protocol.codec import Object
-from dispatch.runtime.ahp.chronicle import ChatChronicle
+from dispatch.runtime.ahp.chronicle import ChatChronicle, waits_of
 from dispatch.runtime.ahp.ledger import Ledger, new_record
 from dispatch.runtime.ahp.scope import Scope, Shows
 from dispatch.runtime.conversations import Conversations
@@ -223,6 +224,8 @@ class Scopes:
             listed_title=title,
             origin=origin or _origin(scope, live),
             created_at_ms=record.created_at_ms,
+            queue=_waiting(live, live.state.queue),
+            steers=_waiting(live, live.state.steers),
         )
         owner = Principal(record.account, record.user, RIGHTS_ALL)
         row = new_record(self._services, owner, "ahp-chat", record.id, details, alias=details.uri)
@@ -292,6 +295,10 @@ class Scopes:
             live.details = msgspec.structs.replace(live.details, is_chronicled=False)
         elif live.record.id not in scope.chronicles:
             self.join(scope, live)
+
+
+def _waiting(live: Live, entries: Sequence[Waiting]) -> tuple[Waits, ...]:
+    return tuple(waits_of(live.queued[entry.turn]) for entry in entries)
 
 
 def stream_of(account: AccountId, session: str) -> str:

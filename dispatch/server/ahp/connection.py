@@ -161,6 +161,10 @@ class AhpConnection:
         if self._websocket is not None:
             self._websocket.close(code, CLOSE_REASONS[code])
 
+    def fail(self) -> None:
+        """See `runtime.ahp.hub.Follower`."""
+        self.close(CloseCode.INTERNAL)
+
     async def until_hot(self) -> None:
         """Return once the peer has been given all there is, or is lost."""
         while self.is_open and not self.is_hot:

@@ -173,6 +173,13 @@ class Peer:
     async def until_type(self, *kinds: str) -> Object:
         return await self.until(lambda one: one["action"]["type"] in kinds)
 
+    async def until_turns(self, chat: str, count: int = 1) -> list[Object]:
+        """The turns of a chat once so many have ended, which may have been before."""
+        while len(self.states[chat]["turns"]) < count:
+            await self.receive()
+        turns: list[Object] = self.states[chat]["turns"]
+        return turns
+
     async def until_told(self, method: str) -> Object:
         """The params of the first such notification from now on."""
         while True:

@@ -78,7 +78,7 @@ async def test_a_tool_call_is_confirmed_and_the_session_shows_that_it_waits(
             },
         )
         assert echo["action"]["approved"] is True
-        await ann.until_type("chat/turnComplete")
+        await ann.until_turns(chat)
         while "inputNeeded" in ann.states[session]:
             await ann.receive()
         (answer,) = answers
@@ -103,7 +103,7 @@ async def test_a_denial_is_told_to_the_agent_and_shown(tmp_path: Path) -> None:
         }
         await ann.accepted(chat, denial)
         assert "not waiting" in await ann.refused(chat, denial)
-        await ann.until_type("chat/turnComplete")
+        await ann.until_turns(chat)
         assert answers[0].response.approved is False
         await ann.check()
 
@@ -132,8 +132,8 @@ async def test_a_question_is_drafted_and_answered(tmp_path: Path) -> None:
         completed = {"type": "chat/inputCompleted", "requestId": "r1", "response": "accept"}
         echo = await bob.accepted(chat, completed)
         assert echo["action"]["response"] == "accept"
-        await ann.until_type("chat/turnComplete")
-        await bob.until_type("chat/turnComplete")
+        await ann.until_turns(chat)
+        await bob.until_turns(chat)
         assert msgspec.json.decode(answers[0].response.answers["place"]) == "Rome"
         await ann.check()
         await bob.check()
@@ -165,6 +165,6 @@ async def test_the_first_answer_wins_whoever_gives_it(tmp_path: Path) -> None:
         await native.send(msgspec.json.encode(frame).decode())
         confirmed = await ann.until_type("chat/toolCallConfirmed")
         assert "origin" not in confirmed
-        await ann.until_type("chat/turnComplete")
+        await ann.until_turns(chat)
         assert len(answers) == 1
         await ann.check()
