@@ -243,6 +243,7 @@ async def _serving(
         await verbs.recover(services)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(hub.run)
+            tasks.start_soon(ahp.run)
             tasks.start_soon(keep_tidy, services, verbs.catalog, settings.retention)
 
             def accept(handshake: Handshake) -> Receiver:

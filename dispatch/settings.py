@@ -93,6 +93,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ahp_events_max: Positive = 10_000
     # Events of one AHP session that are replayed to who comes back; beyond, it gets snapshots.
     ahp_replay_events_max: Positive = 10_000
+    # An AHP client that is gone for longer takes part in no session: a reload takes less.
+    ahp_client_grace_seconds: Seconds = 30.0
     # Chats of one AHP session: all of them are in memory while somebody follows one.
     ahp_chats_max: Positive = 200
     # Conversations of one page of the list.

@@ -16,7 +16,7 @@ from dispatch.core.commands import Dispatched
 from dispatch.core.events import AnyEvent, Request, TurnSealed
 from dispatch.core.identity import TurnId
 from dispatch.protocol.ahp.envelopes import Origin
-from dispatch.protocol.ahp.records import Acted, ChatDetails, Record, Waits
+from dispatch.protocol.ahp.records import Acted, ChatDetails, Claimed, Record, Waits
 from dispatch.protocol.ahp.session_fold import TurnNames
 from dispatch.protocol.ahp.status import IS_ARCHIVED, IS_READ, with_flag
 from dispatch.protocol.ahp.words import message_object
@@ -46,8 +46,12 @@ class ChatChronicle(Chronicle):
         self.origins: dict[TurnId, Origin] = {}
         ledger.told = self._told
 
-    def write_down(self, record: Record) -> None:
-        """Something of this chat alone, behind all that the conversation has on its way."""
+    async def keep(self, record: Acted) -> None:
+        """Something of this chat alone, durable when it returns; raises what refused it."""
+        await self.live.commit(lambda draft, _: self._tell(draft, record))
+
+    def claim(self, record: Claimed) -> None:
+        """What the conversation does next is a client's wish; right before it in the log."""
         self.live.outbox.change(PendingChange(lambda draft, _: self._tell(draft, record)))
 
     # -- pending.Mirror ------------------------------------------------------------------------

@@ -127,12 +127,11 @@ class Dispatching:
         action: Object,
         origin: Origin,
     ) -> None:
-        scope.write_down(action, origin)
-        await scope.outbox.drained()
         chats = scope.ledger.details.chats
         if isinstance(intent, intents.Rename) and len(chats) == 1:
             # Elsewhere a session of one chat is that conversation.
             await self._host.catalog.set_title(client.principal, chats[0], intent.title)
+        await scope.keep(action, origin)
 
     async def _on_chat(self, wish: Wish, intent: intents.Intent, state: Object) -> None:
         match intent:
@@ -151,8 +150,7 @@ class Dispatching:
             case _ if wish.action["type"] == "chat/queuedMessagesReordered":
                 raise Rejected("This host keeps messages in the order they came")
             case _:
-                wish.chronicle.write_down(Acted(wish.action, wish.origin))
-                await wish.chronicle.live.written()
+                await wish.chronicle.keep(Acted(wish.action, wish.origin))
 
     # -- messages ------------------------------------------------------------------------------
 
@@ -262,7 +260,7 @@ class Dispatching:
 
     async def _claiming(self, wish: Wish, claim: Claimed, act: Callable[[], Awaitable[Any]]) -> Any:
         """Do something whose event is this client's; the claim is right before it in the log."""
-        wish.chronicle.write_down(claim)
+        wish.chronicle.claim(claim)
         return await act()
 
     def _turn(self, wish: Wish, turn_id: str) -> TurnId:

@@ -137,8 +137,7 @@ class Host:
     async def take_part(self, principal: Principal, uri: str, client: Object) -> None:
         """A client takes part in a session that it has made."""
         async with self.scopes.using(principal, uri) as scope:
-            scope.write_down({"type": "session/activeClientSet", "activeClient": client}, None)
-            await scope.outbox.drained()
+            await scope.keep({"type": "session/activeClientSet", "activeClient": client}, None)
 
     async def _delete(self, principal: Principal, name: ConversationId) -> None:
         try:

@@ -9,7 +9,7 @@ the journal's head, whenever one looks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final, Protocol
 
@@ -290,15 +290,24 @@ class Scope:
         if not self.ledger.is_gone and not self.ledger.in_draft(draft).was_asked:
             self.ledger.change(draft, was_asked=True)
 
-    def write_down(self, action: Object, origin: Origin | None) -> None:
-        """A client's own action of the session's channel."""
+    async def keep(self, action: Object, origin: Origin | None) -> None:
+        """An action of the session's channel, durable when it returns; raises what refused it."""
+        await self.outbox.commit(lambda draft: self._tell(draft, action, origin))
+
+    def forget_clients(self, clients: Collection[str]) -> None:
+        """These take part no more."""
 
         def write(draft: Draft, _offset: int) -> None:
-            if not self.ledger.is_gone:
-                self._keep(draft, action)
-                self.ledger.tell(draft, Acted(action, origin))
+            for client in clients:
+                action = {"type": "session/activeClientRemoved", "clientId": client}
+                self._tell(draft, action, None)
 
         self.outbox.change(PendingChange(write))
+
+    def _tell(self, draft: Draft, action: Object, origin: Origin | None) -> None:
+        if not self.ledger.is_gone:
+            self._keep(draft, action)
+            self.ledger.tell(draft, Acted(action, origin))
 
     def _keep(self, draft: Draft, action: Object) -> None:
         details, change = self.ledger.in_draft(draft), self.ledger.change

@@ -9,7 +9,7 @@ of its needs it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -85,6 +85,10 @@ class Scopes:
     def peek(self, account: AccountId, session: str) -> Scope | None:
         """One that is in memory."""
         return self._live.get((account, session))
+
+    def __iter__(self) -> Iterator[Scope]:
+        """All that are in memory."""
+        return iter(list(self._live.values()))
 
     def release(self, scope: Scope) -> None:
         """One user less."""

@@ -187,6 +187,11 @@ class AhpConnection:
             self.hub.lines.leave(self, scope.account, channel, self.client.version)
             self.hub.host.unfollow(scope)
 
+    def meet(self, client: Client) -> None:
+        """It has said which client it is."""
+        self.client = client
+        self.hub.presence.came(self.principal.account, client.id)
+
     def rebase(self) -> None:
         """From this moment on it is owed everything, and is given it behind the next response."""
         self.hub.lines.cool(self)
@@ -268,8 +273,16 @@ class AhpConnection:
         channel = params.get("channel")
         if channel == ROOT:
             self.hub.untell(self)
-        elif isinstance(channel, str):
+        elif isinstance(channel, str) and channel in self.scopes:
+            self._take_leave(channel, self.scopes[channel])
             self.unfollow(channel)
+
+    def _take_leave(self, channel: str, scope: Scope) -> None:
+        """A client that follows a session no more takes no part in it either."""
+        clients = scope.ledger.details.active_clients
+        mine = "" if self.client is None else self.client.id
+        if channel == scope.uri and any(client["clientId"] == mine for client in clients):
+            scope.forget_clients([mine])
 
     async def _dispatch(self, params: Object) -> None:
         """An action; what is none, or of a channel that is not there, is ignored."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
+import anyio
 import msgspec
 
 from dispatch.core.identity import AccountId, UserId
@@ -27,10 +28,12 @@ from dispatch.runtime.services import Services
 from dispatch.runtime.verbs import Verbs
 from dispatch.server.ahp.connection import AhpConnection
 from dispatch.server.ahp.methods import Methods
+from dispatch.server.ahp.presence import Presence
 from dispatch.server.connections import Connections
 from dispatch.server.credential import Credential
 from dispatch.server.websocket import frame_text
 
+_SWEEP_SECONDS: Final = 1.0
 _JSON: Final = msgspec.json.Encoder().encode
 
 
@@ -48,6 +51,9 @@ class AhpConnections:
         self._hub = hub
         self._open: dict[AhpConnection, None] = {}
         self._services = services
+        self.presence = Presence(
+            host.scopes, services.clock, services.limits.ahp_client_grace_seconds
+        )
         self._told: dict[tuple[AccountId, UserId], dict[AhpConnection, None]] = {}
         self._heralds: dict[tuple[AccountId, UserId], Herald] = {}
 
@@ -63,6 +69,12 @@ class AhpConnections:
         """Run something that a connection waits for."""
         self._hub.start(work, *arguments)
 
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            await anyio.sleep(_SWEEP_SECONDS)
+            self.presence.sweep()
+
     def add(self, connection: AhpConnection) -> None:
         """It opened."""
         self._open[connection] = None
@@ -73,6 +85,8 @@ class AhpConnections:
         self._open.pop(connection, None)
         self.sweep.remove(connection)
         self.untell(connection)
+        if connection.client is not None:
+            self.presence.left(connection.principal.account, connection.client.id)
 
     def tell(self, connection: AhpConnection) -> None:
         """From here on it is told of sessions that come, change and go."""

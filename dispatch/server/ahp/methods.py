@@ -205,7 +205,7 @@ class Methods:
         self, connection: AhpConnection, client: Client, channels: list[str]
     ) -> list[str]:
         """Follow what is there, cold: the response comes first. What is not there is returned."""
-        connection.client = client
+        connection.meet(client)
         connection.rebase()
         missing = []
         for channel in dict.fromkeys(channels):

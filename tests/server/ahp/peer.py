@@ -83,6 +83,9 @@ class Peer:
                     raise Refused(frame["error"])
                 return frame["result"]
 
+    async def notify(self, method: str, **params: Any) -> None:
+        await self._send({"method": method, "params": params})
+
     async def initialize(self, *channels: str) -> Object:
         result: Object = await self.call(
             "initialize",

@@ -179,11 +179,8 @@ async def test_a_long_chat_is_shown_from_its_end_and_the_rest_is_fetched(tmp_pat
             await say(ann, chat, f"message {number}", f"t{number}")
         async with peer_of(daemon, "c2") as bob:
             # The first follower has seen all of it; who comes when nobody did, the end.
-            await ann.send_text(
-                '{"jsonrpc":"2.0","method":"unsubscribe","params":{"channel":"scripted:/s1"}}'
-            )
-            params = f'{{"channel":"{chat}"}}'
-            await ann.send_text(f'{{"jsonrpc":"2.0","method":"unsubscribe","params":{params}}}')
+            await ann.notify("unsubscribe", channel="scripted:/s1")
+            await ann.notify("unsubscribe", channel=chat)
             await ann.call("ping")
             state = await bob.subscribe(chat, view={"turns": 2})
             assert [turn["id"] for turn in state["turns"]] == ["t5", "t6"]
@@ -248,4 +245,39 @@ async def test_a_conversation_that_is_deleted_elsewhere_leaves_its_session(tmp_p
         assert reply.status_code == 200, reply.text
         removed = await ann.until_type("session/chatRemoved")
         assert removed["action"]["chat"] == chat
+        await ann.check()
+
+
+async def test_a_client_that_is_gone_takes_part_no_more(tmp_path: Path) -> None:
+    limits = Limits(ahp_client_grace_seconds=0.01)
+    async with (
+        daemon_of(tmp_path, ScriptedAgent("ok"), limits=limits) as daemon,
+        peer_of(daemon, "stays") as ann,
+    ):
+        session, _ = await ann.make_session(
+            "scripted:/s1", activeClient={"clientId": "stays", "tools": []}
+        )
+        async with peer_of(daemon, "leaves") as bob:
+            client = {"clientId": "leaves", "tools": []}
+            await bob.subscribe(session)
+            await bob.accepted(session, {"type": "session/activeClientSet", "activeClient": client})
+        removed = await ann.until_type("session/activeClientRemoved")
+        assert removed["action"]["clientId"] == "leaves"
+        assert [one["clientId"] for one in ann.states[session]["activeClients"]] == ["stays"]
+        await ann.check()
+
+
+async def test_a_client_that_follows_a_session_no_more_takes_no_part_in_it(tmp_path: Path) -> None:
+    async with (
+        daemon_of(tmp_path, ScriptedAgent("ok")) as daemon,
+        peer_of(daemon, "c1") as ann,
+        peer_of(daemon, "c2") as bob,
+    ):
+        session, _ = await ann.make_session()
+        await bob.subscribe(session)
+        client = {"clientId": "c2", "tools": []}
+        await bob.accepted(session, {"type": "session/activeClientSet", "activeClient": client})
+        await ann.until_type("session/activeClientSet")
+        await bob.notify("unsubscribe", channel=session)
+        await ann.until_type("session/activeClientRemoved")
         await ann.check()

@@ -230,3 +230,67 @@ async def test_a_failed_turn_ends_with_an_error_part(tmp_path: Path) -> None:
         assert turn["state"] == "error"
         assert turn["responseParts"][-1]["kind"] == "error"
         await ann.check()
+
+
+async def test_an_agent_that_takes_no_steering_gets_it_as_the_next_message(tmp_path: Path) -> None:
+    gate = Gate()
+    agent = ScriptedAgent("a", gate)
+    async with daemon_of(tmp_path, agent) as daemon, peer_of(daemon) as ann:
+        _, chat = await ann.make_session()
+        await ann.accepted(chat, turn_started("first"))
+        await ann.accepted(chat, pending("steering", "next"))
+        state = ann.states[chat]
+        assert "steeringMessage" not in state
+        assert [one["id"] for one in state["queuedMessages"]] == ["p1"]
+        gate.open()
+        turns = await ann.until_turns(chat, 2)
+        assert [turn["message"]["text"] for turn in turns] == ["first", "next"]
+        await ann.check()
+
+
+async def test_a_message_that_waits_is_changed_and_goes_to_the_end(tmp_path: Path) -> None:
+    gate = Gate()
+    agent = ScriptedAgent("a", gate)
+    async with daemon_of(tmp_path, agent) as daemon, peer_of(daemon) as ann:
+        _, chat = await ann.make_session()
+        await ann.accepted(chat, turn_started("first"))
+        await ann.accepted(chat, pending("queued", "second", "p2"))
+        await ann.accepted(chat, pending("queued", "third", "p3"))
+        await ann.accepted(chat, pending("queued", "changed", "p2"))
+        queue = ann.states[chat]["queuedMessages"]
+        assert [one["message"]["text"] for one in queue] == ["third", "changed"]
+        assert "waits already" in await ann.refused(chat, pending("queued", "third", "p3"))
+        await ann.check()
+        gate.open()
+        await ann.until_turns(chat, 3)
+        assert agent.messages == ["first", "third", "changed"]
+
+
+async def test_a_native_message_that_waits_is_shown_and_taken_back_from_here(
+    tmp_path: Path,
+) -> None:
+    gate = Gate()
+    agent = ScriptedAgent("a", gate)
+    async with (
+        daemon_of(tmp_path, agent) as daemon,
+        peer_of(daemon) as ann,
+        native_of(daemon) as native,
+    ):
+        _, chat = await ann.make_session()
+        await ann.accepted(chat, turn_started("first"))
+        conversation = (await agent.asked()).conversation_id
+        frame = {
+            "type": "chat.send",
+            "conversationId": conversation,
+            "message": "from a browser",
+            "onBusy": "queue",
+        }
+        await native.send(msgspec.json.encode(frame).decode())
+        waiting = (await ann.until_type("chat/pendingMessageSet"))["action"]
+        assert waiting["message"]["text"] == "from a browser"
+        removed = {"type": "chat/pendingMessageRemoved", "kind": "queued", "id": waiting["id"]}
+        await ann.accepted(chat, removed)
+        gate.open()
+        await ann.until_turns(chat)
+        assert agent.messages == ["first"]
+        await ann.check()
