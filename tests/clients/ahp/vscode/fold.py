@@ -14,6 +14,8 @@ from tests.clients.ahp.vscode.packages import command
 
 # Not in the versions as VS Code 1.138 and 1.128 had them: they fold nothing.
 _NOT_YET = {"0.9": ("chat/isReadChanged", "chat/isArchivedChanged"), "0.5.1": ("chat/turnsLoaded",)}
+# No host of ours sends what is said of plugins: their shapes changed with 0.8, and theirs are new.
+_REFUSED = ("session/customization", "session/mcpServer")
 # What folds into a part of a turn was lost where the package was bundled.
 _LOST = {"0.9": (), "0.5.1": ("chat/delta", "chat/reasoning", "chat/toolCall")}
 
@@ -22,7 +24,7 @@ class VscodeFold:
     """The reducers of one version."""
 
     def __init__(self, version: str) -> None:
-        self._unknown = _NOT_YET[version] + _LOST[version]
+        self._unknown = _NOT_YET[version] + _LOST[version] + _REFUSED
         self._process = subprocess.Popen(
             command("fold.mjs", version), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
