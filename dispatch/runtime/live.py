@@ -101,8 +101,7 @@ class Live:
         self.current: CurrentTurn | None = None
         self.sealing: PendingSeal | None = None
         self.queued: dict[TurnId, TurnRecord] = {}
-        self.held: deque[Admission] = deque()
-        self.interrupts: deque[Admission] = deque()
+        self.held, self.interrupts = deque[Admission](), deque[Admission]()
         self.previous_gone: asyncio.Event | None = None
         self.queue_watchers: dict[Callable[[Live], None], None] = {}
         # Set once it is decided that it is gone; None where nobody deletes it (any more).
