@@ -78,6 +78,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     # Of one account, messages that wait for a turn, all together: a handful of the largest, and
     # more text than anybody types; each is held in memory until its turn begins.
     queue_bytes_max: Positive = 16 * MIB
+    # Stretches of a conversation that truncations left behind; they are written with its row.
+    truncations_max: Positive = 1_000
     # Idle conversations kept in memory after their last watcher left: a reload costs a read.
     conversations_warm_max: Positive = 1_000
     # Chunks of one page of history when the client names a limit.

@@ -35,6 +35,7 @@ export type NativeServerFrame =
   | ConversationDeletedFrame
   | ConversationTruncatedFrame
   | ChatStoppedFrame
+  | ChatTruncatedFrame
   | ChatForkedFrame
   | ChatReadMovedFrame
   | ChatRequestClosedFrame
@@ -54,6 +55,7 @@ export type NativeClientFrame =
   | ChatSubscribeFrame
   | ChatUnsubscribeFrame
   | ChatStopFrame
+  | ChatTruncateFrame
   | ChatForkFrame
   | ChatRespondFrame
   | ChatReadFrame
@@ -70,6 +72,7 @@ export type Part1ServerFrame =
   | Part1ChatErrorFrame
   | Part1ErrorFrame
   | ChatStoppedFrame
+  | ChatTruncatedFrame
   | ChatForkedFrame
   | ChatReadMovedFrame
   | ChatRequestClosedFrame
@@ -565,8 +568,8 @@ export interface ChatRequestClosedEvent {
 }
 
 /**
- * A request is closed for everybody, by a user's answer or without one. Who answered without
- * watching is told without `turnId` and `position`.
+ * A request is closed for everybody, by a user's answer or without one. Behind `by` is the answer.
+ * Who answered without watching is told without `turnId`, `position` and the answer.
  */
 export interface ChatRequestClosedFrame {
   type: "chat.request.closed";
@@ -578,6 +581,12 @@ export interface ChatRequestClosedFrame {
   /** A place in a conversation: `<generation>:<offset>`. Compare, never count. */
   position?: string;
   by?: string;
+  approved?: boolean;
+  optionId?: string;
+  editedInput?: unknown;
+  reason?: string;
+  action?: "accept" | "cancel" | "decline";
+  answers?: Record<string, unknown>;
 }
 
 /** The agent asks. */
@@ -732,6 +741,8 @@ export interface ChatSnapshotFrame {
   /** A place in a conversation: `<generation>:<offset>`. Compare, never count. */
   position: string;
   lastSeq: number;
+  /** Seqs that do not count any more, ascending: the first and last of each run. */
+  superseded?: number[][];
   turn?: TurnSoFar;
 }
 
@@ -764,7 +775,7 @@ export interface ChatSubscribeFrame {
 /**
  * What follows starts right behind the position asked for, or with the turn in flight. `recovered`
  * is false where that is not possible: a `chat.snapshot` follows. `position` is the head at this
- * instant, `turnId` the turn in flight.
+ * instant, `turnId` the turn in flight, `superseded` what truncations left behind.
  */
 export interface ChatSubscribedFrame {
   type: "chat.subscribed";
@@ -775,6 +786,8 @@ export interface ChatSubscribedFrame {
   position: string;
   status: "active" | "closed" | "idle";
   lastSeq: number;
+  /** Seqs that do not count any more, ascending: the first and last of each run. */
+  superseded?: number[][];
   turnId?: string;
 }
 
@@ -810,6 +823,30 @@ export interface ChatTaskFailedEvent {
   /** Grows; what a stream resumes from. */
   id: number;
   data: ChatTaskEnd;
+}
+
+/**
+ * Keep what is said up to and including a sealed turn (null: nothing), ending what runs. The same
+ * `clientMessageId` with the same turn again is answered as the first time.
+ */
+export interface ChatTruncateFrame {
+  type: "chat.truncate";
+  ref?: string | number | null;
+  conversationId: string;
+  afterTurn: string | null;
+  clientMessageId?: string | null;
+}
+
+/** A conversation was truncated; `position` is that of its `conversation.truncated`. */
+export interface ChatTruncatedFrame {
+  type: "chat.truncated";
+  ref?: string | number;
+  conversationId: string;
+  /** A place in a conversation: `<generation>:<offset>`. Compare, never count. */
+  position: string;
+  afterTurn?: string;
+  clientMessageId?: string;
+  duplicate?: boolean;
 }
 
 /** `POST /v1/chat/:id/typing`. */
@@ -880,12 +917,18 @@ export interface ChunkLine {
   seq: number;
   role: "assistant" | "system" | "tool" | "user";
   chunk: Chunk;
+  superseded?: boolean;
 }
 
-/** `GET /conversations/:id`: chunks ascending; `latestSeq` is the last one's. */
+/**
+ * `GET /conversations/:id`: chunks ascending; `latestSeq` is the last one's. `superseded`: what
+ * truncations left behind, here or before, as first and last seqs.
+ */
 export interface ChunkPage {
   chunks: StoredChunk[];
   latestSeq: number;
+  /** Seqs that do not count any more, ascending: the first and last of each run. */
+  superseded?: number[][];
 }
 
 /** How a request ended; `by` is the user who answered. */
@@ -1060,10 +1103,26 @@ export interface ConversationTitleChangedFrame {
   title: string;
 }
 
-/** Everything after this turn no longer counts. */
+/** The last turn that still counts, if any does, and where the log says so. */
+export interface ConversationTruncated {
+  conversationId: string;
+  /** A place in a conversation: `<generation>:<offset>`. Compare, never count. */
+  position: string;
+  afterTurn?: string;
+  duplicate?: boolean;
+}
+
+/**
+ * What is behind this turn (none: everything) does not count any more: the chunks behind
+ * `afterSeq`, up to `lastSeq`. It is an event, in order with those of turns.
+ */
 export interface ConversationTruncatedFrame {
   type: "conversation.truncated";
   conversationId: string;
+  /** A place in a conversation: `<generation>:<offset>`. Compare, never count. */
+  position: string;
+  afterSeq: number;
+  lastSeq: number;
   afterTurn?: string;
 }
 
@@ -1807,10 +1866,11 @@ export interface StatusEvent {
   conversationId: string;
 }
 
-/** The agent took this text into the running turn. */
+/** The agent took this text into the running turn; the id is its sender's, where it had one. */
 export interface SteeringEvent {
   type: "steering";
   text: string;
+  clientMessageId?: string;
   conversationId: string;
   turnId: string;
 }
@@ -1882,11 +1942,15 @@ export interface StopGroupBody {
   runId?: string | null;
 }
 
-/** A chunk with its role and its place in the conversation. */
+/**
+ * A chunk with its role and its place in the conversation. One that is `superseded` was left behind
+ * by a truncation: agents are not told of it any more.
+ */
 export interface StoredChunk {
   seq: number;
   role: "assistant" | "system" | "tool" | "user";
   chunk: Chunk;
+  superseded?: boolean;
 }
 
 /** A chunk with its role, as kept. */
@@ -2130,6 +2194,12 @@ export interface ToolResultFrame {
   durationMs?: number;
 }
 
+/** `POST /conversations/:id/truncate`: the last turn to stay, null for none. */
+export interface TruncateBody {
+  afterTurn: string | null;
+  clientMessageId?: string | null;
+}
+
 /** What a turn took; time in milliseconds. */
 export interface TurnCosts {
   usage: TokenUsage;
@@ -2147,6 +2217,8 @@ export interface TurnLine {
   sealedAt: number;
   firstSeq: number;
   chunkCount: number;
+  superseded?: boolean;
+  resumes?: string;
   metrics?: TurnCosts;
 }
 
@@ -2244,4 +2316,5 @@ export interface UserMessageEvent {
   author?: string;
   conversationId: string;
   turnId: string;
+  clientMessageId?: string;
 }

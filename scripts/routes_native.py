@@ -126,6 +126,14 @@ NATIVE_OPERATIONS = (
     ),
     Operation(
         "post",
+        f"{ONE_C}/truncate",
+        "What is behind a turn does not count any more; what runs is ended.",
+        {200: native.ConversationTruncated},
+        native.TruncateBody,
+        errors=(400, 404, 409, 410),
+    ),
+    Operation(
+        "post",
         f"{ONE_C}/fork",
         "A new conversation with the history up to and including a turn.",
         {200: native.ConversationForked},

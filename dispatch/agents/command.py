@@ -69,10 +69,6 @@ class _Opening(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
     system_prompt: str | None = None
 
 
-class _SteerLine(msgspec.Struct, frozen=True, tag_field="type", tag="steer"):
-    text: str
-
-
 class _Heard(msgspec.Struct):
     """What a program said about the turn's end."""
 
@@ -167,9 +163,9 @@ class CommandAgent:
 
     def _line(self, item: Input) -> bytes | None:
         match item:
-            case Steer(text):
+            case Steer():
                 # Not acknowledged, so it becomes the next turn.
-                return encode_line(_SteerLine(text)) if self._options.steer else None
+                return encode_line(item) if self._options.steer else None
             case Respond(response):
                 return b'{"type":"respond",' + encode_line(response)[1:]
 

@@ -111,7 +111,7 @@ class EchoAgent:
         while (item := request.inbox.receive_nowait()) is not None:
             if isinstance(item, Steer) and self._info.steer:
                 steered.append(item.text)
-                await emit(Steering(item.text))
+                await emit(Steering(item.text, item.client_message_id))
 
 
 def _milliseconds(seconds: float) -> float:

@@ -24,10 +24,14 @@ from dispatch.core.identity import LOCAL, AccountId, ConversationId, TurnId
 ReasoningEffort = Literal["low", "medium", "high", "xhigh", "max"]
 
 
-class Steer(msgspec.Struct, frozen=True, tag="steer"):
-    """Text for the running turn; acknowledged by emitting `Steering(text)`."""
+class Steer(msgspec.Struct, frozen=True, tag="steer", omit_defaults=True, rename="camel"):
+    """Text for the running turn; acknowledged by emitting `Steering(text)`.
+
+    Where several wait, the id of the one that was taken may be repeated in it.
+    """
 
     text: str
+    client_message_id: str | None = None
 
 
 class Respond(msgspec.Struct, frozen=True, tag="respond"):

@@ -54,6 +54,26 @@ class Send(msgspec.Struct, frozen=True, kw_only=True):
     on_busy: OnBusy = "reject"
 
 
+class Truncate(msgspec.Struct, frozen=True, kw_only=True):
+    """Keep what is said up to and including `after_turn` (None: nothing), ending what runs."""
+
+    conversation: ConversationId
+    after_turn: TurnId | None
+    client_message_id: str | None = None
+
+
+class Cut(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a `Truncate`, durable before it is told; stored for repeats.
+
+    `offset` is that of its event.
+    """
+
+    conversation: ConversationId
+    after_turn: TurnId | None = None
+    offset: int
+    duplicate: bool = False
+
+
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
     """Watch: from `after`, or with history after `since_seq`, or from the turn in flight."""
 

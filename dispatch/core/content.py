@@ -93,12 +93,16 @@ class StoredLine(msgspec.Struct, frozen=True):
     chunk: AnyChunk
 
 
-class StoredChunk(msgspec.Struct, frozen=True):
-    """A chunk with its role and its place in the conversation."""
+class StoredChunk(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A chunk with its role and its place in the conversation.
+
+    One that is `superseded` was left behind by a truncation: agents are not told of it any more.
+    """
 
     seq: int
     role: Role
     chunk: AnyChunk
+    superseded: bool = False
 
 
 TEXT_DELTA_PREFIX: Final = b'{"type":"text-delta","delta":"'
@@ -133,6 +137,11 @@ def decode_line(line: bytes) -> StoredLine:
 def with_seq(line: bytes, seq: int) -> bytes:
     """The wire form of a kept chunk (without its newline): a JSON `StoredChunk`."""
     return b'{"seq":%d,%b}' % (seq, line)
+
+
+def superseded_with_seq(line: bytes, seq: int) -> bytes:
+    """`with_seq` of a chunk that a truncation left behind."""
+    return b'{"seq":%d,"superseded":true,%b}' % (seq, line)
 
 
 class Fold:

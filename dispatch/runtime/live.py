@@ -37,6 +37,7 @@ from dispatch.core.turn import metrics_of
 from dispatch.errors import DispatchError
 from dispatch.runtime.admission import Admission, CurrentTurn, check_parts
 from dispatch.runtime.journal import Outbox
+from dispatch.runtime.past import Past
 from dispatch.runtime.pending import Draft, PendingChange
 from dispatch.runtime.scribe import Scribe
 from dispatch.runtime.scribes import chronicle_of, together
@@ -73,6 +74,7 @@ class Live:
         "interrupts",
         "is_stored",
         "outbox",
+        "past",
         "previous_gone",
         "queue_watchers",
         "queued",
@@ -99,16 +101,15 @@ class Live:
         self.current: CurrentTurn | None = None
         self.sealing: PendingSeal | None = None
         self.queued: dict[TurnId, TurnRecord] = {}
-        self.held: deque[Admission] = deque()
-        self.interrupts: deque[Admission] = deque()
-        self.arriving = 0
+        self.held, self.interrupts = deque[Admission](), deque[Admission]()
         self.previous_gone: asyncio.Event | None = None
         self.queue_watchers: dict[Callable[[Live], None], None] = {}
         # Set once it is decided that it is gone; None where nobody deletes it (any more).
         self.deletion: asyncio.Event | None = None
+        self.past = Past(record.superseded)
         self.subscribers: dict[Subscriber, None] = {}
         self.seal_watchers: dict[SealWatcher, None] = {}
-        self.users = 0
+        self.users = self.arriving = 0
         self.scribe: Scribe | None = None
         self.waits_for_slot = False
 
@@ -127,7 +128,8 @@ class Live:
         return (
             self.users == 0
             and self.current is None
-            and not (self.state.queue or self.held or self.interrupts or self.queue_watchers)
+            and not (self.state.queue or self.held or self.interrupts or self.past.waiting)
+            and not self.queue_watchers
             and self.outbox.is_empty
             and not self.feed.is_followed
         )
@@ -172,10 +174,9 @@ class Live:
 
     def _absorb(self, turn: TurnId) -> None:
         record = self.queued.pop(turn)
-        change = TurnChange(record.key, record.state, "absorbed")
 
-        def write(draft: Draft, _offset: int) -> None:
-            draft.changes.append(change)
+        def write(draft: Draft, _: int) -> None:
+            draft.changes.append(TurnChange(record.key, record.state, "absorbed"))
             if self.scribe is not None:
                 self.scribe.absorbed(draft, record)
 
@@ -351,9 +352,8 @@ class Live:
         current = self.current
         facts = rules.respond(self.state, response, by)
         assert current is not None, "an open request belongs to the running turn"
-        told = Respond(rules.completed(self.state, response))
+        told, inbox = Respond(rules.completed(self.state, response)), current.inbox
         self.apply(facts)
-        inbox = current.inbox
         self.outbox.change(PendingChange(_nothing, lambda _: inbox.put(told)))
 
     def _seal(self, outcome: str) -> None:
@@ -361,8 +361,8 @@ class Live:
         assert current is not None, "only a running turn is sealed"
         assert running is not None
         metrics = _ENCODER.encode(metrics_of(running))
-        seal = PendingSeal(current, outcome, metrics, self.services.clock.now_ms())
-        self.sealing = seal
+        now_ms = self.services.clock.now_ms()
+        self.sealing = seal = PendingSeal(current, outcome, metrics, now_ms)
 
         def write(draft: Draft, offset: int) -> None:
             seal.write(draft, offset, self.record.last_seq, self.state)
@@ -396,5 +396,5 @@ class Live:
         self.services.ended(self)
 
 
-def _nothing(_draft: Draft, _offset: int) -> None:
+def _nothing(_: Draft, _offset: int) -> None:
     """A change that is only waited for."""

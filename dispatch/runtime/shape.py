@@ -16,6 +16,9 @@ from dispatch.core.identity import ConversationId, TurnId
 from dispatch.storage.port import ConversationRecord
 from dispatch.storage.timeline import TimelineKind
 
+PREVIEW_CHARACTERS: Final = 200
+"""How much of its last message a conversation's row shows."""
+
 
 class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a conversation remembers for its next turn, and where it came from.

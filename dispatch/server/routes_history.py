@@ -17,6 +17,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dispatch.core.identity import ConversationId
+from dispatch.core.truncation import (
+    Superseded,
+    decode_superseded,
+    is_superseded,
+    last_counting,
+)
 from dispatch.core.turn import Metrics, StepMetrics
 from dispatch.errors import NotFound
 from dispatch.protocol.sse import ndjson
@@ -55,21 +61,26 @@ async def chunks(call: Call) -> Response:
         # Seqs have no holes: the newest so many are known without looking.
         floor = max(since, ceiling - 1 - min(limit, call.site.limits.history_page_max))
     if record is None or ceiling - 1 <= floor:
-        return Json({"chunks": [], "latestSeq": since})
-    return stream(call, _page(call.site.hub.history, record.key, floor, ceiling))
+        superseded = () if record is None else decode_superseded(record.superseded)
+        told = {"superseded": superseded} if superseded else {}
+        return Json({"chunks": [], "latestSeq": since, **told})
+    return stream(call, _page(call.site.hub.history, record, floor, ceiling))
 
 
 async def _page(
-    history: History, conversation: ConversationKey, since: int, before: int
+    history: History, record: ConversationRecord, since: int, before: int
 ) -> AsyncGenerator[bytes, None]:
+    superseded = decode_superseded(record.superseded)
     joint = b'{"chunks":['
-    async with aclosing(history.pages(conversation, since=since, before=before)) as pages:
+    found = history.pages(record.key, since=since, before=before, superseded=superseded)
+    async with aclosing(found) as pages:
         async for page in pages:
             if page.chunks:
                 yield joint + b",".join(page.chunks)
                 joint = b","
     opening = b"" if joint == b"," else joint
-    yield opening + b'],"latestSeq":%d}' % (before - 1)
+    tail = b',"superseded":' + record.superseded if superseded else b""
+    yield opening + b'],"latestSeq":%d%b}' % (before - 1, tail)
 
 
 async def _metrics(call: Call) -> Response:
@@ -125,14 +136,15 @@ async def _last(call: Call) -> Response:
         if live.current is not None:
             with anyio.move_on_after(call.site.limits.wait_seconds_max):
                 await live.current.sealed.wait()
-        parts = _answer(hub.history, live.record.key, conversation)
+        up_to_seq = last_counting(live.past.superseded, live.record.last_seq)
+        parts = _answer(hub.history, live.record.key, up_to_seq, conversation)
     return stream(call, parts)
 
 
 async def _answer(
-    history: History, key: ConversationKey, conversation: ConversationId
+    history: History, key: ConversationKey, up_to_seq: int, conversation: ConversationId
 ) -> AsyncGenerator[bytes, None]:
-    async with history.held_text(key) as (content, turn):
+    async with history.held_text(key, up_to_seq) as (content, turn):
         reply = {"conversationId": conversation, "content": content}
         yield _ENCODER.encode(reply if turn is None else {**reply, "turnId": turn})
 
@@ -155,17 +167,20 @@ async def _exported(
     yield _line(exported_conversation(record, details))
     metrics = dict(await site.services.store.metrics(record.key))
     turns = chunk_count = 0
-    before = record.last_seq + 1
-    async with aclosing(site.hub.history.turns(record.key, before=before)) as kept:
+    superseded = decode_superseded(record.superseded)
+    found = site.hub.history.turns(record.key, before=record.last_seq + 1, superseded=superseded)
+    async with aclosing(found) as kept:
         async for turn, lines in kept:
-            yield _exported_turn(turn, lines, metrics.get(turn.id))
+            yield _exported_turn(turn, lines, metrics.get(turn.id), superseded)
             turns += 1
             chunk_count += len(lines)
     yield _line({"type": "end", "turns": turns, "chunks": chunk_count})
 
 
-def _exported_turn(turn: SealedTurn, lines: list[bytes], metrics: bytes | None) -> bytes:
-    head = {
+def _exported_turn(
+    turn: SealedTurn, lines: list[bytes], metrics: bytes | None, superseded: Superseded
+) -> bytes:
+    head: dict[str, Any] = {
         "type": "turn",
         "turnId": turn.id,
         "outcome": turn.outcome,
@@ -173,6 +188,10 @@ def _exported_turn(turn: SealedTurn, lines: list[bytes], metrics: bytes | None) 
         "firstSeq": turn.first_seq,
         "chunkCount": turn.chunk_count,
     }
+    if is_superseded(superseded, turn.first_seq):
+        head["superseded"] = True
+    if turn.resumes is not None:
+        head["resumes"] = turn.resumes
     if metrics:
         head["metrics"] = _wire_metrics(metrics)
     # Ids are of a restricted alphabet: they need no escaping.

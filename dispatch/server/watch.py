@@ -89,6 +89,8 @@ class Watch:
             "position": self.connection.position(head),
             "lastSeq": live.record.last_seq,
         }
+        if live.past.superseded:
+            frame["superseded"] = live.past.superseded
         current, connection = live.current, self.connection
         if current is None or current.first_offset is None:
             await connection.until_writable()

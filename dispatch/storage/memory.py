@@ -255,6 +255,7 @@ class MemoryStore(MemoryTimelineReads):
             turn.chunk_count,
             turn.sealed_at_ms or 0,
             len(self._chunk_bytes(turn.key)),
+            turn.resumes,
         )
 
     def _chunk_bytes(self, key: TurnKey) -> bytes:

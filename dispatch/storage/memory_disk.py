@@ -116,7 +116,7 @@ class MemoryDisk(msgspec.Struct):
             (turn.sealed_at_ms, event.turn, offset, event)
             for key, events in self.events.items()
             for offset, event in events.items()
-            if (turn := self.turns[event.turn]).state == "sealed"
+            if (turn := self.turns[event.turn]).state in {"sealed", "marker"}
             and turn.sealed_at_ms is not None
             and turn.sealed_at_ms < sealed_before_ms
         ]
@@ -270,7 +270,12 @@ class MemoryDisk(msgspec.Struct):
         undo.drop(self.events, key)
         undo.drop(self.cursors, key)
         tombstone = msgspec.structs.replace(
-            self.conversations[key], status="deleted", title="", last_message="", details=b"{}"
+            self.conversations[key],
+            status="deleted",
+            title="",
+            last_message="",
+            superseded=b"[]",
+            details=b"{}",
         )
         undo.put(self.conversations, key, tombstone)
 

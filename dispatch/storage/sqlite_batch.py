@@ -179,7 +179,7 @@ def _delete(connection: sqlite3.Connection, deletions: Sequence[ConversationKey]
 UPSERT_CONVERSATION: Final = """
 INSERT INTO conversation (
     key, account, id, session, workspace, status, title, visibility, user, created_at_ms,
-    active_at_ms, last_seq, last_offset, truncated_after_seq, epoch, last_message, details
+    active_at_ms, last_seq, last_offset, epoch, last_message, superseded, details
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET
     session = excluded.session,
@@ -192,9 +192,9 @@ ON CONFLICT (key) DO UPDATE SET
     active_at_ms = excluded.active_at_ms,
     last_seq = excluded.last_seq,
     last_offset = excluded.last_offset,
-    truncated_after_seq = excluded.truncated_after_seq,
     epoch = excluded.epoch,
     last_message = excluded.last_message,
+    superseded = excluded.superseded,
     details = excluded.details
 WHERE conversation.status <> 'deleted'
     AND conversation.epoch <= excluded.epoch
@@ -206,11 +206,11 @@ INSERT_TURN: Final = """
 INSERT INTO turn (
     key, conversation, id, state, ordinal, user, body, created_at_ms, client_key, digest,
     acceptance, started_at_ms, sealed_at_ms, outcome, first_seq, chunk_count, chunks, first_offset,
-    last_offset, metrics, retained
+    last_offset, metrics, resumes, retained
 )
 SELECT
-    ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-    ?4 = 'sealed' AND ?18 IS NOT NULL
+    ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
+    ?4 IN ('sealed', 'marker') AND ?18 IS NOT NULL
 WHERE EXISTS (SELECT 1 FROM conversation WHERE key = ?2 AND status <> 'deleted')
 """
 
@@ -269,11 +269,11 @@ WHERE key = ?1 AND state = 'running'
 COPY_TURN: Final = """
 INSERT INTO turn (
     key, conversation, id, state, ordinal, user, body, created_at_ms, digest, acceptance,
-    started_at_ms, sealed_at_ms, outcome, first_seq, chunk_count, chunks, metrics, retained
+    started_at_ms, sealed_at_ms, outcome, first_seq, chunk_count, chunks, metrics, resumes, retained
 )
 SELECT
     ?2, ?3, id, state, ordinal, user, body, created_at_ms, x'', x'',
-    started_at_ms, sealed_at_ms, outcome, ?4, chunk_count, chunks, metrics, 0
+    started_at_ms, sealed_at_ms, outcome, ?4, chunk_count, chunks, metrics, resumes, 0
 FROM turn
 WHERE key = ?1
     AND state = 'sealed'
@@ -390,6 +390,7 @@ ON CONFLICT (subject, user) DO UPDATE SET seq = max(seq, excluded.seq)
 """
 
 BURY_CONVERSATION: Final = """
-UPDATE conversation SET status = 'deleted', title = '', last_message = '', details = x'7b7d'
+UPDATE conversation SET
+    status = 'deleted', title = '', last_message = '', superseded = x'5b5d', details = x'7b7d'
 WHERE key = ?
 """

@@ -276,7 +276,8 @@ SELECT_NEWEST: Final = """
 SELECT
     key, id, outcome, first_seq, chunk_count, sealed_at_ms,
     length(chunks)
-        + (SELECT coalesce(sum(length(data)), 0) FROM piece WHERE piece.turn = turn.key)
+        + (SELECT coalesce(sum(length(data)), 0) FROM piece WHERE piece.turn = turn.key),
+    resumes
 FROM turn
 WHERE conversation = :conversation
     AND state = 'sealed'
@@ -292,7 +293,8 @@ SELECT_OLDEST: Final = """
 SELECT
     key, id, outcome, first_seq, chunk_count, sealed_at_ms,
     length(chunks)
-        + (SELECT coalesce(sum(length(data)), 0) FROM piece WHERE piece.turn = turn.key)
+        + (SELECT coalesce(sum(length(data)), 0) FROM piece WHERE piece.turn = turn.key),
+    resumes
 FROM turn
 WHERE conversation = :conversation
     AND state = 'sealed'

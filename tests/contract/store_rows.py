@@ -43,6 +43,7 @@ def conversation(key: int = 1, name: str = "", **fields: object) -> Conversation
         active_at_ms=1_000 + key,
         epoch=EPOCH,
         last_message="the last word",
+        superseded=b"[[1,2]]",
         details=b'{"agent":"echo"}',
     )
     return msgspec.structs.replace(record, **fields)
@@ -64,8 +65,23 @@ def turn(key: int, owner: int = 1, **fields: object) -> TurnRecord:
         acceptance=b'{"turnId":"t"}',
         started_at_ms=2_001,
         first_offset=1,
+        resumes=TurnId("t0"),
     )
     return msgspec.structs.replace(record, **fields)
+
+
+def marker(key: int, offset: int, owner: int = 1, at_ms: int = 3_000) -> TurnRecord:
+    """What an event of the conversation itself belongs to."""
+    return turn(
+        key,
+        owner,
+        state="marker",
+        started_at_ms=None,
+        sealed_at_ms=at_ms,
+        first_offset=offset,
+        last_offset=offset,
+        resumes=None,
+    )
 
 
 def events(owner: int, turn_key: int, first: int, count: int, ahead: int = 0) -> list[EventRecord]:

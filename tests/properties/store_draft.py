@@ -70,8 +70,9 @@ class Draft:
 
     def open_turn(self) -> tuple[TurnKey, ConversationKey]:
         """One that is not sealed, or one that does not exist."""
-        known = {t.key: t.conversation for t in self.disk.turns.values() if t.state != "sealed"}
-        known |= {t.key: t.conversation for t in self.batch.turns}
+        over = {"sealed", "marker"}
+        known = {t.key: t.conversation for t in self.disk.turns.values() if t.state not in over}
+        known |= {t.key: t.conversation for t in self.batch.turns if t.state not in over}
         ended = {s.turn for s in self.batch.seals}
         known = {key: owner for key, owner in known.items() if key not in ended}
         key = TurnKey(self.draw(st.sampled_from([*sorted(known), 99])))
@@ -91,6 +92,7 @@ class Draft:
                 active_at_ms=self.draw(st.integers(1, 5)),
                 title=self.draw(words),
                 last_message=self.draw(words),
+                superseded=self.draw(st.sampled_from([b"[]", b"[[1,2]]"])),
             )
         )
 
@@ -102,10 +104,32 @@ class Draft:
                 owner,
                 state=self.draw(states),
                 ordinal=self.draw(st.integers(-2, 2)),
+                resumes=self.draw(st.sampled_from([None, "t5"])),
                 client_key=self.draw(st.sampled_from([None, f"acme/ann/{key}", "acme/ann/5"])),
                 first_offset=self.offsets.get(owner, 0) + 1,
             )
         )
+
+    def add_marker(self) -> None:
+        """An event of the conversation's own, and what it belongs to."""
+        key, owner = self.draw(turns), self.draw(conversations)
+        offset = self.offsets[owner] = self.offsets.get(owner, 0) + 1
+        self.batch.turns.append(
+            turn(
+                key,
+                owner,
+                state="marker",
+                client_key=self.draw(st.sampled_from([None, f"acme/ann/{key}"])),
+                sealed_at_ms=self.draw(st.integers(1, 9)),
+                started_at_ms=None,
+                first_offset=offset,
+                last_offset=offset,
+            )
+        )
+        self.batch.events.append(
+            EventRecord(self.position, ConversationKey(owner), TurnKey(key), offset, b"{}")
+        )
+        self.position += 1
 
     def add_change(self) -> None:
         key, owner = self.open_turn()
@@ -217,6 +241,7 @@ STEPS = [
     Draft.add_conversation,
     Draft.add_turn,
     Draft.add_turn,
+    Draft.add_marker,
     Draft.add_change,
     Draft.add_events,
     Draft.add_events,

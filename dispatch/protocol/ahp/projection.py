@@ -30,6 +30,7 @@ from dispatch.core.events import (
     TurnStart,
     Usage,
     UserMessage,
+    answer_of,
     one_line,
 )
 from dispatch.core.turn import outcome_of
@@ -98,7 +99,7 @@ class Projection:
         """What the event is called in AHP; `at_ms` is its time (epoch ms).
 
         `response` is the answer that closed a request, `steering_id` the pending message that was
-        taken, where the host knows them.
+        taken, where the host knows others than the event says.
         """
         calm = [] if isinstance(event, ProviderRetry) else self._calmed()
         match event:
@@ -111,9 +112,9 @@ class Projection:
             case Request():
                 said = self._asked.ask(event, self._calls)
             case RequestClosed():
-                said = self._asked.close(event, response)
-            case Steering(text):
-                said = self._steered(text, steering_id)
+                said = self._asked.close(event, response or answer_of(event))
+            case Steering(text, given):
+                said = self._steered(text, steering_id or given)
             case TurnSealed():
                 said = self._ended(at_ms)
             case _:

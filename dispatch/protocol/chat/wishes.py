@@ -103,6 +103,17 @@ class ChatStopFrame(ClientFrame, frozen=True, kw_only=True, tag="chat.stop"):
     turn_id: Text | UnsetType | None = UNSET
 
 
+class ChatTruncateFrame(ClientFrame, frozen=True, kw_only=True, tag="chat.truncate"):
+    """Keep what is said up to and including a sealed turn (null: nothing), ending what runs.
+
+    The same `clientMessageId` with the same turn again is answered as the first time.
+    """
+
+    conversation_id: Id
+    after_turn: Text | None
+    client_message_id: ClientId | UnsetType | None = UNSET
+
+
 class ChatForkFrame(ClientFrame, frozen=True, kw_only=True, tag="chat.fork"):
     """A new conversation with the history up to and including a sealed turn."""
 
@@ -165,6 +176,7 @@ CLIENT_FRAMES: Final[tuple[type[msgspec.Struct], ...]] = (
     ChatSubscribeFrame,
     ChatUnsubscribeFrame,
     ChatStopFrame,
+    ChatTruncateFrame,
     ChatForkFrame,
     ChatRespondFrame,
     ChatReadFrame,

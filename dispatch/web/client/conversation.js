@@ -184,13 +184,13 @@ export class Conversation extends Store {
 
   /** What a tab that joins has to know, as the daemon would say it. @internal */
   asSnapshot() {
-    const { position, lastSeq, turn } = this.#thread;
+    const { position, lastSeq, superseded, turn } = this.#thread;
     if (!this.#isCurrent || position === null) return null;
     const live = turn && {
       turnId: turn.turnId, startedAt: 0, chunks: [...turn.lines], requests: [...turn.requests],
     };
     /** @type {import("../frames.js").Snapshot} */
-    const snapshot = { type: "chat.snapshot", conversationId: this.id, position, lastSeq };
+    const snapshot = { type: "chat.snapshot", conversationId: this.id, position, lastSeq, superseded };
     return live ? { ...snapshot, turn: live } : snapshot;
   }
 
@@ -288,9 +288,6 @@ export class Conversation extends Store {
     switch (frame.type) {
       case "conversation.deleted":
         return this.#gone();
-      case "conversation.truncated":
-        this.#thread.forget();
-        return this.#resync();
       case "chat.error":
         // Only of the subscription: refusals of messages are the outbox's.
         if (frame.ref !== undefined && frame.ref === this.#ref) this.#refused(frame);

@@ -203,7 +203,8 @@ export class ConversationView {
     const { rows } = this.#store.snapshot;
     if (rows !== this.#sealed.rows) {
       const { marks } = this.#store.snapshot;
-      const messages = messagesOf(rows, rows[0]?.seq ?? 1).map((message) => {
+      const counting = rows.filter(({ superseded }) => !superseded);
+      const messages = messagesOf(counting, 1).map((message) => {
         const { seq } = message;
         const mark = marks.findLast(({ firstSeq, lastSeq }) => firstSeq <= seq && seq <= lastSeq);
         return { ...message, turnId: mark?.turnId };

@@ -57,5 +57,5 @@ FROM timeline;
 -- The conversations of a session, which are few.
 CREATE INDEX conversation_session ON conversation (account, session) WHERE status <> 'deleted';
 
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;
 COMMIT;
