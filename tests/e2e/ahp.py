@@ -23,12 +23,13 @@ from tests.e2e.test_clients_resume import free_port
 
 VERSIONS = ("0.5.1", "0.7.0", "0.9.0", "1.0.0")
 
-# Those of the transcripts, and of `tests/e2e/agents`: who counts, counts for ever, leaves a mark.
-_COUNTING = {"counter": "counter", "numbers": "endless", "marking": "marking"}
+# Those of the transcripts, and of `tests/e2e/agents`: who counts, counts for ever, leaves a mark,
+# says megabytes.
+_OURS = {"counter": "counter", "numbers": "endless", "marking": "marking", "flood": "flood"}
 AGENTS = configuration() + "".join(
     f'\n[agents.{name}]\nkind = "python"\ntarget = "tests.e2e.agents:{target}"\n'
     f'path = "{Path(__file__).parents[2]}"\n'
-    for name, target in _COUNTING.items()
+    for name, target in _OURS.items()
 )
 
 

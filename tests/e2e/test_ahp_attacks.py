@@ -16,15 +16,26 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.clients.ahp.ahp_client.client import ROOT, Client, client
+from tests.clients.ahp.ahp_client.copies import Copy
 from tests.clients.ahp.ahp_client.rpc import RpcError
 from tests.e2e.ahp import created, seated, serving, turn_started
-from tests.e2e.attackers import GUARD_SECONDS, auth, bystander, token
+from tests.e2e.attackers import (
+    GUARD_SECONDS,
+    MEBIBYTE,
+    auth,
+    bystander,
+    forget_peak,
+    peak_mebibytes,
+    token,
+)
 from tests.e2e.process import DaemonProcess
 
 pytestmark = pytest.mark.timeout(60)
 
 ALICE = token("a", "ann")
 BOB = token("b", "bob")
+# Far over what a connection may have waiting.
+FLOOD_MEBIBYTES = 8
 PEOPLE = auth(("a", "ann", "watch send"), ("b", "bob", "watch send"))
 
 
@@ -252,6 +263,38 @@ async def test_an_action_that_is_none_changes_nothing(
         assert seat.chat.confirmed == before
         await seat.ask("hello")
         await window.check()
+
+
+async def test_who_reads_nothing_costs_no_memory_and_comes_back(daemon: DaemonProcess) -> None:
+    async with client(daemon.url) as window:
+        seat = await created(window, "flood")
+        address = daemon.url.replace("http", "ws", 1) + "/ahp"
+        # A queue of one: behind it the client's library leaves the rest to the connection.
+        async with connect(address, max_size=None, max_queue=1, compression=None) as stalled:
+            await stalled.send(json.dumps(hello(clientId="sleeper")))
+            begun = (await answer(stalled))["result"]
+            params = {"channel": seat.chat.uri}
+            wish = {"jsonrpc": "2.0", "id": 2, "method": "subscribe", "params": params}
+            await stalled.send(json.dumps(wish))
+            snapshot = (await answer(stalled))["result"]["snapshot"]
+            forget_peak(daemon)
+            before = peak_mebibytes(daemon)
+            turn = await seat.ask(str(FLOOD_MEBIBYTES))
+            grown = peak_mebibytes(daemon) - before
+            stalled.transport.abort()
+        await window.check()
+        assert turn["state"] == "complete"
+        assert len(seat.chat.text(turn["id"])) == FLOOD_MEBIBYTES * MEBIBYTE
+        assert grown < 8 * FLOOD_MEBIBYTES
+        async with anyio.create_task_group() as tasks:
+            again = Client(tasks, daemon.url, "0.9.0", None)
+            again.client_id, again.server_seq = "sleeper", begun["serverSeq"]
+            copy = again.copies[seat.chat.uri] = Copy(seat.chat.uri, (0, 9, 0), "sleeper")
+            copy.begin(snapshot)
+            await again.reconnect()
+            await again.check()
+            assert copy.confirmed == seat.chat.confirmed
+            await again.rpc.socket.close()
 
 
 async def test_ten_thousand_subscriptions_are_bounded_and_harm_nobody(

@@ -63,6 +63,30 @@ async def test_a_kill_loses_nothing_that_was_shown(daemon: DaemonProcess, versio
         assert len(seat.chat.actions("chat/turnStarted")) == 2
 
 
+async def test_what_comes_late_is_what_came_in_time(daemon: DaemonProcess) -> None:
+    async with client(daemon.url) as window, client(daemon.url) as other:
+        seat = await created(window, "numbers")
+        beside = await seated(other, seat.session.uri)
+        for is_killed in (False, True):
+            turn_id = await seat.start("go")
+            await beside.said(turn_id, 10)
+            await window.break_off()
+            await beside.said(turn_id, 50)
+            if is_killed:
+                await daemon.kill()
+                await daemon.start()
+                await other.reconnect()
+            assert await window.reconnect() == "replay"
+            if not is_killed:
+                await beside.act("turnCancelled", turnId=turn_id, duration=1)
+            for one in (seat, beside):
+                await one.ended(turn_id)
+                await one.client.check()
+        # Not one lost, doubled or in another place: the same envelopes with the same numbers.
+        assert seat.chat.envelopes == beside.chat.envelopes
+        assert seat.session.envelopes == beside.session.envelopes
+
+
 async def test_numbers_never_go_back_over_a_restart(daemon: DaemonProcess) -> None:
     async with client(daemon.url) as window:
         await (await created(window, "alice")).ask("hello")

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.clients.ahp.ahp_client.client import client
 from tests.clients.ahp.ahp_client.copies import Copy
 from tests.clients.ahp.ahp_client.words import Json, version_number
 from tests.clients.ahp.vscode.driver import Vscode, vscode
-from tests.e2e.ahp import Seat, message, new_id, seated, serving, turn_started
+from tests.e2e.ahp import message, new_id, serving, turn_started
 from tests.e2e.process import DaemonProcess
 from tests.e2e.wire import text, v1_wire
 
@@ -200,52 +200,24 @@ async def test_vscode_comes_back_after_a_kill(
         await desk.check()
 
 
-async def test_vscode_in_three_versions_and_our_client_share_one_session(
-    daemon: DaemonProcess,
+@WINDOW
+@pytest.mark.parametrize("is_lost_first", [True, False], ids=["lost-then-sent", "sent-then-lost"])
+async def test_what_vscode_sends_over_a_cut_is_done_once(
+    daemon: DaemonProcess, tmp_path: Path, made_for: str, version: str, is_lost_first: bool
 ) -> None:
-    async with AsyncExitStack() as stack:
-        ours = await stack.enter_async_context(client(daemon.url, "1.0.0"))
-        desks: list[Desk] = []
-        for made_for, version in WINDOWS:
-            one = await stack.enter_async_context(window(daemon.url, made_for, version))
-            if not desks:
-                desks.append(await new_desk(one, version, "counter"))
-                continue
-            desks.append(Desk(one, version, desks[0].session))
-            await desks[-1].sit()
-        seat = await seated(ours, desks[0].session)
-        asked = [await seat.start("count to 60")]
-        await everybody(desks, seat, asked[-1])
-        for desk in desks:
-            asked.append(await desk.start("count to 60"))
-            await everybody(desks, seat, asked[-1])
-        await daemon.kill()
-        await daemon.start()
-        await ours.reconnect()
-        for desk in desks:
-            await desk.window.until(
-                lambda one=desk.window: (
-                    "reconnecting" in one.states and one.states[-1] == "connected"
-                )
-            )
-        asked.append(await desks[-1].start("count to 60"))
-        await everybody(desks, seat, asked[-1])
-        for copy in [seat.chat, *(desk.folded() for desk in desks)]:
-            assert [turn["id"] for turn in copy.confirmed["turns"]] == asked
-            texts = {copy.text(turn_id) for turn_id in asked}
-            assert texts == {"".join(f"{number} " for number in range(60))}
-
-
-async def everybody(desks: list[Desk], seat: Seat, turn_id: str) -> None:
-    """Hold every client against the host in the middle of a turn, and at its end."""
-    for desk in desks:
-        await desk.said(turn_id, 5)
-        await desk.check()
-    await seat.ended(turn_id)
-    await seat.client.check()
-    for desk in desks:
+    mark = tmp_path / "ran"
+    async with window(daemon.url, made_for, version) as one:
+        desk = await new_desk(one, version, "marking")
+        if is_lost_first:
+            await one.do("drop")
+            turn_id = await desk.start(str(mark))
+        else:
+            turn_id = await desk.start(str(mark))
+            await one.do("drop")
         await desk.ended(turn_id)
         await desk.check()
+        assert mark.read_text() == "ran\n"
+        assert [turn["id"] for turn in desk.folded().confirmed["turns"]] == [turn_id]
 
 
 @pytest.mark.parametrize("conversation_id", ["plain", "A:b.C_d"])
