@@ -46,6 +46,7 @@ class ChatDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """A chat. No action changes a chat's own title, so `listed_title` is what its session says.
 
     `sealed_position` is where its last turn ended; nothing a turn said is behind that.
+    `modified_at` is what it made of the chat's time, as on the wire.
     """
 
     uri: str
@@ -58,6 +59,7 @@ class ChatDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     queue: tuple[Waits, ...] = ()
     steers: tuple[Waits, ...] = ()
     sealed_position: int = 0
+    modified_at: str | None = None
 
 
 class ClientDetails(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +82,12 @@ class Claimed(msgspec.Struct, frozen=True, tag="claimed"):
     `subject` is a request's id, or empty where the turn itself is meant.
     """
 
-    action: Literal["chat/turnCancelled", "chat/toolCallConfirmed", "chat/inputCompleted"]
+    action: Literal[
+        "chat/turnCancelled",
+        "chat/toolCallConfirmed",
+        "chat/inputCompleted",
+        "chat/truncated",
+    ]
     subject: str
     origin: Origin
 

@@ -13,11 +13,18 @@ from typing import Final
 
 import msgspec
 
-from dispatch.core.events import AnyEvent, RequestClosed, TurnSealed, TurnStart, UserMessage
+from dispatch.core.events import (
+    AnyEvent,
+    RequestClosed,
+    Truncated,
+    TurnSealed,
+    TurnStart,
+    UserMessage,
+)
 from dispatch.core.identity import ConversationId, TurnId
 from dispatch.protocol.ahp.aggregation import catalogue_change, inputs_of
 from dispatch.protocol.ahp.envelopes import Change, Origin, server_seq
-from dispatch.protocol.ahp.objects import changed
+from dispatch.protocol.ahp.objects import changed, present
 from dispatch.protocol.ahp.projection import Projection
 from dispatch.protocol.ahp.records import Acted, Claimed, Record
 from dispatch.protocol.ahp.reduce import channel_kind, reduce
@@ -25,6 +32,13 @@ from dispatch.protocol.codec import Object
 
 _QUIET: Final = frozenset({"chat/delta", "chat/reasoning", "chat/toolCallContentChanged"})
 """What a session says nothing of, and there is most of."""
+
+
+_CUTS: Final = "chat/truncated"
+
+
+class UnknownTurn(Exception):
+    """Something happened to a turn that has no name here: states have to be made anew."""
 
 
 class TurnNames(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +98,8 @@ class SessionFold:
         chat = self.chats.get(conversation)
         if chat is None:
             return []
+        if isinstance(event, Truncated):
+            return self._truncated(position, chat, event)
         if isinstance(event, UserMessage | TurnStart) and chat.projection is None:
             assert names is not None, "a turn that begins has a name"
             chat.running = names
@@ -103,8 +119,17 @@ class SessionFold:
             changes += self._chat(position, chat, action, origin)
         if isinstance(event, TurnSealed):
             chat.projection = chat.running = None
-            chat.claims.clear()
+            # A truncation ends the turn first.
+            chat.claims = {key: one for key, one in chat.claims.items() if key[0] == _CUTS}
         return changes
+
+    def _truncated(self, position: int, chat: ChatFold, event: Truncated) -> list[Change]:
+        kept = event.after_turn
+        name = next((name for name, turn in chat.names.items() if turn == kept), None)
+        if kept is not None and name is None:
+            raise UnknownTurn("a chat was cut behind a turn that is not held")
+        action = present(type=_CUTS, turnId=name)
+        return self._chat(position, chat, action, chat.claims.pop((_CUTS, ""), None))
 
     def record(
         self, position: int, conversation: ConversationId | None, record: Record

@@ -16,6 +16,7 @@ from dispatch.core.commands import Dispatched
 from dispatch.core.events import AnyEvent, Request, TurnSealed
 from dispatch.core.identity import TurnId
 from dispatch.protocol.ahp.envelopes import Origin
+from dispatch.protocol.ahp.objects import iso_time, later
 from dispatch.protocol.ahp.records import Acted, ChatDetails, Claimed, Record, Waits
 from dispatch.protocol.ahp.session_fold import TurnNames
 from dispatch.protocol.ahp.status import IS_ARCHIVED, IS_READ, with_flag
@@ -128,13 +129,21 @@ class ChatChronicle(Chronicle):
     def ended(self, draft: Draft, turn: TurnId, outcome: str) -> None:
         """See `scribe.Scribe`: steering that was not taken waits in the queue now."""
         details = self._details(draft)
-        self._change(draft, sealed_position=draft.position - 1)
+        self._change(draft, sealed_position=draft.position - 1, modified_at=self._ended_at(turn))
         if not details.steers:
             return
         self._remove(draft, "steering", details.steers[-1], None)
         self._change(draft, queue=(*details.queue, *details.steers), steers=())
         for entry in details.steers:
             self._announce(draft, "queued", entry, None)
+
+    def _ended_at(self, turn: TurnId) -> str | None:
+        """What the reducers make of a chat's time when its turn ends."""
+        names, running = self.names.get(turn), self.live.state.running
+        done = None if running is None else running.done
+        if names is None or done is None or done.duration_ms is None:
+            return None
+        return later(iso_time(names.started_at_ms), max(0, round(done.duration_ms)))
 
     def dropped(self, draft: Draft, turns: Sequence[TurnId]) -> None:
         """See `scribe.Scribe`."""

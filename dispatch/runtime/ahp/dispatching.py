@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from dispatch.core.commands import Accepted, Dispatched, OnBusy, Send, TurnBody
+from dispatch.core.commands import Accepted, Dispatched, OnBusy, Send, Truncate, TurnBody
 from dispatch.core.events import Response
 from dispatch.core.identity import SEND, ConversationId, TurnId, require
 from dispatch.errors import DispatchError, Gone, NotFound, PeerError
@@ -145,8 +145,10 @@ class Dispatching:
                 await self._stop(wish, turn_id)
             case intents.Answered(response):
                 await self._answer(wish, response)
-            case intents.ResumeTurn() | intents.TruncateChat():
-                raise Rejected("This host cannot take back what was said yet")
+            case intents.TruncateChat(after_turn):
+                await self._truncate(wish, after_turn)
+            case intents.ResumeTurn():
+                raise Rejected("This host cannot go on with a turn yet")
             case _ if wish.action["type"] == "chat/queuedMessagesReordered":
                 raise Rejected("This host keeps messages in the order they came")
             case _:
@@ -247,6 +249,20 @@ class Dispatching:
         if stopped is None:
             raise Rejected("This turn is not running")
 
+    async def _truncate(self, wish: Wish, after_turn: str | None) -> None:
+        turn = None if after_turn is None else self._turn(wish, after_turn)
+        claim = Claimed("chat/truncated", "", wish.origin)
+        truncate = Truncate(
+            conversation=wish.conversation,
+            after_turn=turn,
+            client_message_id=_once(wish.origin),
+        )
+        cut = await self._claiming(
+            wish, claim, lambda: self._host.broker.truncate(wish.client.principal, truncate)
+        )
+        if cut.duplicate:
+            raise Rejected("This was done already")
+
     async def _answer(self, wish: Wish, response: Response) -> None:
         kind = wish.action["type"]
         assert kind in _CLAIMS, "what answers a request"
@@ -267,6 +283,11 @@ class Dispatching:
         fold = wish.scope.fold
         assert fold is not None, "an action is carried out while its session is followed"
         return fold.chats[wish.conversation].names[turn_id]
+
+
+def _once(origin: Origin) -> str | None:
+    """A client's number is its own for one action; clients that count nothing say 0."""
+    return f"{origin.client_id}#{origin.client_seq}" if origin.client_seq > 0 else None
 
 
 def _waiting(wish: Wish, pending_id: str | None) -> Waits | None:

@@ -21,7 +21,7 @@ from dispatch.protocol.codec import Object
 from dispatch.runtime.ahp.clients import Clients
 from dispatch.runtime.ahp.directory import Directory
 from dispatch.runtime.ahp.hub import Hub
-from dispatch.runtime.ahp.reading import read_turns
+from dispatch.runtime.ahp.reading import counting, read_turns
 from dispatch.runtime.ahp.scope import Scope
 from dispatch.runtime.ahp.scopes import Scopes
 from dispatch.runtime.live import Live
@@ -231,14 +231,13 @@ class Host:
                 return FetchedTurns([], None)
             if not (cursor.isdecimal() and len(cursor) <= 18):
                 raise PeerError("this cursor is not one of ours")
-            key = scope.chronicles[conversation].live.record.key
-            found = await self.services.store.sealed_turns(
-                key, before_seq=int(cursor), newest_first=True, limit=_FETCHED_TURNS_MAX + 1
-            )
-            found.sort(key=lambda turn: turn.first_seq)
+            cut, store = scope.cut(conversation), self.services.store
+            found = await counting(store, cut, int(cursor), _FETCHED_TURNS_MAX + 1)
+            if not found:
+                return FetchedTurns([], None)
             has_more, found = len(found) > _FETCHED_TURNS_MAX, found[-_FETCHED_TURNS_MAX:]
             events_max = self.services.limits.ahp_events_max
-            turns, _ = await read_turns(self.services.store, key, found, events_max=events_max)
+            turns, _ = await read_turns(store, cut.key, found, events_max=events_max)
             return FetchedTurns(turns, str(found[0].first_seq) if has_more else None)
 
 

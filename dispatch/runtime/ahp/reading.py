@@ -15,6 +15,7 @@ import msgspec
 from dispatch.core.content import decode_line
 from dispatch.core.events import TurnSealed, decode_event
 from dispatch.core.identity import TurnId
+from dispatch.core.truncation import Superseded, is_superseded, last_counting
 from dispatch.core.turn import Metrics, Outcome
 from dispatch.protocol.ahp.objects import iso_time, later, present
 from dispatch.protocol.ahp.projection import Projection
@@ -48,6 +49,7 @@ class Cut(NamedTuple):
     details: ChatDetails
     last_seq: int
     head: int
+    superseded: Superseded
     running: Running | None
 
 
@@ -56,7 +58,8 @@ def cut_of(live: Live, details: ChatDetails, names: dict[TurnId, TurnNames]) -> 
     running, current = None, live.current
     if current is not None and current.first_offset is not None:
         running = Running(current.id, current.first_offset, names.get(current.id))
-    return Cut(live.record.key, details, live.record.last_seq, live.outbox.head, running)
+    record, superseded = live.record, live.past.superseded
+    return Cut(record.key, details, record.last_seq, live.outbox.head, superseded, running)
 
 
 async def read_chat(store: Store, cut: Cut, *, turns_max: int, events_max: int) -> ChatFold:
@@ -64,18 +67,37 @@ async def read_chat(store: Store, cut: Cut, *, turns_max: int, events_max: int) 
 
     `events_max` bounds how many events are read of finished turns.
     """
-    found = await store.sealed_turns(
-        cut.key, before_seq=cut.last_seq + 1, newest_first=True, limit=turns_max + 1
-    )
-    found.sort(key=lambda turn: turn.first_seq)
+    found = await counting(store, cut, cut.last_seq + 1, turns_max + 1)
     has_more, found = len(found) > turns_max, found[-turns_max:]
     turns, names = await read_turns(store, cut.key, found, events_max=events_max)
     cursor = str(found[0].first_seq) if has_more else None
-    chat = ChatFold(base_state(cut.details, turns, cursor), names)
+    is_cut = _is_cut_behind(cut, found[-1] if found else None)
+    chat = ChatFold(base_state(cut.details, turns, cursor, is_cut=is_cut), names)
     if cut.running is not None:
         await _read_running(store, cut, cut.running, chat)
     chat.state = with_own(chat.state, cut.details)
     return chat
+
+
+async def counting(store: Store, cut: Cut, before: int, limit: int) -> list[SealedTurn]:
+    """The newest finished turns before a seq that no truncation left behind, ascending."""
+    found: list[SealedTurn] = []
+    seq = before - 1
+    while len(found) < limit and (seq := last_counting(cut.superseded, seq)):
+        page = await store.sealed_turns(
+            cut.key, before_seq=seq + 1, newest_first=True, limit=limit - len(found)
+        )
+        if not page:
+            break
+        found += [turn for turn in page if not is_superseded(cut.superseded, turn.first_seq)]
+        seq = min(turn.first_seq for turn in page) - 1
+    return sorted(found, key=lambda turn: turn.first_seq)
+
+
+def _is_cut_behind(cut: Cut, last: SealedTurn | None) -> bool:
+    """Whether what came after a turn was taken back: nobody calls it the last thing that failed."""
+    end = 0 if last is None else last.first_seq + last.chunk_count - 1
+    return any(first == end + 1 for first, _ in cut.superseded)
 
 
 async def read_turns(
@@ -103,16 +125,18 @@ async def read_turns(
     return turns, names
 
 
-def base_state(details: ChatDetails, turns: list[Object], cursor: str | None = None) -> Object:
-    """A chat between two turns, without what waits in it."""
+def base_state(
+    details: ChatDetails, turns: list[Object], cursor: str | None = None, *, is_cut: bool = False
+) -> Object:
+    """A chat between two turns, without what waits in it; `is_cut`: it was truncated there."""
     last = turns[-1] if turns else None
     ended = None if last is None else later(last.get("startedAt"), last.get("duration", 0))
-    failed = last is not None and last["state"] == "error"
+    failed = last is not None and last["state"] == "error" and not is_cut
     return present(
         resource=details.uri,
         title=details.title,
         status=(ERROR if failed else IDLE) | details.flags,
-        modifiedAt=ended or iso_time(details.created_at_ms),
+        modifiedAt=details.modified_at or ended or iso_time(details.created_at_ms),
         origin=details.origin,
         turns=turns,
         turnsNextCursor=cursor,

@@ -11,22 +11,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from dispatch.core.events import decode_event
+from dispatch.core.events import Truncated, decode_event
 from dispatch.core.identity import ConversationId, TurnId
 from dispatch.protocol.ahp.envelopes import ENVELOPES_PER_POSITION, Change
 from dispatch.protocol.ahp.records import decode_record
 from dispatch.protocol.ahp.session_fold import ChatFold, SessionFold, TurnNames
 from dispatch.runtime.ahp.chronicle import names_of
-from dispatch.runtime.ahp.reading import Cut, base_state, events_between, read_turns
+from dispatch.runtime.ahp.reading import Cut, base_state, counting, events_between, read_turns
 from dispatch.runtime.ahp.scope import Scope, session_state
 from dispatch.runtime.ahp.scopes import stream_of
-from dispatch.storage.keys import TimelineKey
-from dispatch.storage.port import EventRecord, SealedTurn, Store
+from dispatch.storage.keys import TimelineKey, TurnKey
+from dispatch.storage.port import EventRecord, Store, TurnRecord
 
 # What an older version's words may look back at.
 _BASE_TURNS: Final = 2
 _TURNS_PAGE: Final = 16
 _LOG_PAGE: Final = 500
+_TRUNCATED: Final = b'{"type":"truncated"'
 
 
 class Pruned(Exception):
@@ -34,10 +35,12 @@ class Pruned(Exception):
 
 
 class _Since(NamedTuple):
-    """A chat as it was before the first turn that goes on after the number, and those turns."""
+    """A chat as it was before the first turn that goes on after the number, and what came then."""
 
     chat: ChatFold
-    turns: list[tuple[TurnId, TurnNames, list[EventRecord]]]
+    events: list[EventRecord]
+    names: dict[TurnKey, TurnNames]
+    ids: dict[TurnKey, TurnId]
 
 
 class Replay:
@@ -65,9 +68,9 @@ class Replay:
                 continue
             since = await self._chat(self._cuts[name])
             chats[name] = since.chat
-            for turn, names, events in since.turns:
-                start = min(start, events[0].position)
-                due += [(one.position, _event(name, turn, names, one)) for one in events]
+            for event in since.events:
+                start = min(start, event.position)
+                due.append((event.position, _event(name, since, event)))
         due += await self._records(start)
         listed = {name: self._cuts[name].details.listed_title for name in chats}
         fold = SessionFold(self._scope.uri, session_state(self._details, chats, listed), chats)
@@ -79,56 +82,66 @@ class Replay:
         return found
 
     async def _chat(self, cut: Cut) -> _Since:
-        turns: list[tuple[TurnId, TurnNames, list[EventRecord]]] = []
-        if cut.running is not None:
-            first = cut.running.first_offset
-            events = await self._events(cut, first, cut.head)
-            record = await self._store.turn(cut.key, cut.running.turn)
+        last = await self._last_before(cut)
+        end = 0 if last is None or last.last_offset is None else last.last_offset
+        self._left -= cut.head - end
+        if self._left < 0:
+            raise Pruned
+        events = await events_between(self._store, cut.key, end, cut.head)
+        if len(events) != cut.head - end:
+            raise Pruned
+        ids = await self._store.turn_ids(sorted({event.turn for event in events}))
+        before = 1 if last is None or last.first_seq is None else last.first_seq + last.chunk_count
+        base, names = await read_turns(
+            self._store,
+            cut.key,
+            await counting(self._store, cut, before, _BASE_TURNS),
+            events_max=0,
+        )
+        named: dict[TurnKey, TurnNames] = {}
+        for key, turn in ids.items():
+            record = await self._store.turn(cut.key, turn)
             if record is None:
                 raise Pruned
-            turns.append((cut.running.turn, cut.running.names or names_of(record), events))
-        before = cut.last_seq + 1
-        if cut.details.sealed_position >= self._from:
-            before = await self._sealed(cut, turns, before)
-        turns.reverse()
-        older = await self._page(cut, before, _BASE_TURNS)
-        base, names = await read_turns(self._store, cut.key, older, events_max=0)
-        return _Since(ChatFold(base_state(cut.details, base), names), turns)
+            if record.state != "marker":
+                named[key] = names_of(record)
+        await self._name_kept(cut, events, names)
+        return _Since(ChatFold(base_state(cut.details, base), names), events, named, ids)
 
-    async def _sealed(
-        self, cut: Cut, turns: list[tuple[TurnId, TurnNames, list[EventRecord]]], before: int
-    ) -> int:
-        """Add the finished turns that ended after the number, newest first; where they begin."""
-        while page := await self._page(cut, before, _TURNS_PAGE):
-            for sealed in reversed(page):
+    async def _last_before(self, cut: Cut) -> TurnRecord | None:
+        """The newest finished turn of which nothing comes after the number."""
+        before = cut.last_seq + 1
+        while page := await self._store.sealed_turns(
+            cut.key, before_seq=before, newest_first=True, limit=_TURNS_PAGE
+        ):
+            for sealed in sorted(page, key=lambda turn: turn.first_seq, reverse=True):
                 record = await self._store.turn(cut.key, sealed.id)
                 if record is None:
                     raise Pruned
-                if record.first_offset is None or record.last_offset is None:
-                    # A copy, which came with its fork.
-                    return before
-                events = await self._events(cut, record.first_offset, record.last_offset)
-                if events[-1].position < self._from:
-                    return before
-                turns.append((sealed.id, names_of(record), events))
+                if record.last_offset is None or await self._is_before(cut, record.last_offset):
+                    return record
                 before = sealed.first_seq
-        return before
+        return None
 
-    async def _page(self, cut: Cut, before: int, limit: int) -> list[SealedTurn]:
-        found = await self._store.sealed_turns(
-            cut.key, before_seq=before, newest_first=True, limit=limit
-        )
-        return sorted(found, key=lambda turn: turn.first_seq)
+    async def _is_before(self, cut: Cut, offset: int) -> bool:
+        if cut.details.sealed_position < self._from:
+            return True
+        found = await self._store.events(cut.key, offset - 1, 1)
+        if not found or found[0].offset != offset:
+            raise Pruned
+        return found[0].position < self._from
 
-    async def _events(self, cut: Cut, first: int, last: int) -> list[EventRecord]:
-        count = last - first + 1
-        self._left -= count
-        if self._left < 0:
-            raise Pruned
-        events = await events_between(self._store, cut.key, first - 1, last)
-        if len(events) != count:
-            raise Pruned
-        return events
+    async def _name_kept(
+        self, cut: Cut, events: list[EventRecord], names: dict[str, TurnId]
+    ) -> None:
+        """What the turns are called behind which the chat was truncated."""
+        for stored in events:
+            if stored.payload.startswith(_TRUNCATED):
+                event = decode_event(stored.payload)
+                kept = event.after_turn if isinstance(event, Truncated) else None
+                record = None if kept is None else await self._store.turn(cut.key, TurnId(kept))
+                if record is not None:
+                    names[names_of(record).turn_id] = record.id
 
     async def _records(self, start: int) -> list[tuple[int, Callable[[SessionFold], list[Change]]]]:
         """The session's own log; of before the number only what is said in turns that go on."""
@@ -156,10 +169,10 @@ class Replay:
 
 
 def _event(
-    name: ConversationId, turn: TurnId, names: TurnNames, stored: EventRecord
+    name: ConversationId, since: _Since, stored: EventRecord
 ) -> Callable[[SessionFold], list[Change]]:
-    event = decode_event(stored.payload)
-    at_ms = names.ended_at_ms
+    event, names = decode_event(stored.payload), since.names.get(stored.turn)
+    turn, at_ms = since.ids[stored.turn], 0 if names is None else names.ended_at_ms
     return lambda fold: fold.event(stored.position, name, turn, event, names, at_ms)
 
 

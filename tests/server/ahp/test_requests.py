@@ -102,6 +102,7 @@ async def test_a_denial_is_told_to_the_agent_and_shown(tmp_path: Path) -> None:
             "reason": "denied",
         }
         await ann.accepted(chat, denial)
+        assert (await call_of(ann, chat))["status"] == "cancelled"
         assert "not waiting" in await ann.refused(chat, denial)
         await ann.until_turns(chat)
         assert answers[0].response.approved is False
@@ -132,6 +133,7 @@ async def test_a_question_is_drafted_and_answered(tmp_path: Path) -> None:
         completed = {"type": "chat/inputCompleted", "requestId": "r1", "response": "accept"}
         echo = await bob.accepted(chat, completed)
         assert echo["action"]["response"] == "accept"
+        assert echo["action"]["answers"]["place"]["value"]["value"] == "Rome"
         await ann.until_turns(chat)
         await bob.until_turns(chat)
         assert msgspec.json.decode(answers[0].response.answers["place"]) == "Rome"
