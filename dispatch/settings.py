@@ -95,6 +95,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ahp_events_max: Positive = 10_000
     # Events of one AHP session that are replayed to who comes back; beyond, it gets snapshots.
     ahp_replay_events_max: Positive = 10_000
+    # And their bytes: beyond, a snapshot is cheaper for both.
+    ahp_replay_bytes_max: Positive = MIB
     # An AHP client that is gone for longer takes part in no session: a reload takes less.
     ahp_client_grace_seconds: Seconds = 30.0
     # Chats of one AHP session: all of them are in memory while somebody follows one.

@@ -28,10 +28,11 @@ from dispatch.protocol.ahp.objects import changed, present
 from dispatch.protocol.ahp.projection import Projection
 from dispatch.protocol.ahp.records import Acted, Claimed, Record
 from dispatch.protocol.ahp.reduce import channel_kind, reduce
+from dispatch.protocol.ahp.running_fold import TEXT, RunningFold
 from dispatch.protocol.codec import Object
 
-_QUIET: Final = frozenset({"chat/delta", "chat/reasoning", "chat/toolCallContentChanged"})
-"""What a session says nothing of, and there is most of."""
+_QUIET: Final = "chat/toolCallContentChanged"
+"""What a session says nothing of, and there is much of; text apart."""
 
 
 _CUTS: Final = "chat/truncated"
@@ -61,17 +62,22 @@ class ChatFold:
 
     def __init__(self, state: Object, names: dict[str, TurnId]) -> None:
         """Continue a state between two turns."""
-        self.state = state
+        self.text = RunningFold(state)
         self.names = names
         self.projection: Projection | None = None
         self.running: TurnNames | None = None
         self.claims: dict[tuple[str, str], Origin] = {}
 
+        self.uri: str = state["resource"]
+
     @property
-    def uri(self) -> str:
-        """Its channel."""
-        uri: str = self.state["resource"]
-        return uri
+    def state(self) -> Object:
+        """As it is now."""
+        return self.text.state
+
+    @state.setter
+    def state(self, state: Object) -> None:
+        self.text.state = state
 
 
 class SessionFold:
@@ -170,9 +176,13 @@ class SessionFold:
     def _chat(
         self, position: int, chat: ChatFold, action: Object, origin: Origin | None
     ) -> list[Change]:
+        if action["type"] in TEXT:
+            # No version looks at the states around a piece of text.
+            chat.text.add(action)
+            return [self._said(position, chat.uri, action)]
         change = self._step(position, chat.uri, chat.state, action, origin)
         chat.state = change.after
-        if action["type"] in _QUIET or change.after is change.before:
+        if action["type"] == _QUIET or change.after is change.before:
             return [change]
         return [change, *self._session(position, self._due(chat))]
 
@@ -202,16 +212,23 @@ class SessionFold:
             changes.append(change)
         return changes
 
-    def _step(
-        self, position: int, channel: str, before: Object, action: Object, origin: Origin | None
-    ) -> Change:
+    def _said(self, position: int, channel: str, action: Object) -> Change:
+        number = self._number(position)
+        return Change(channel=channel, server_seq=number, action=action, before={}, after={})
+
+    def _number(self, position: int) -> int:
         if position != self._position:
             self._position, self._index = position, 0
         self._index += 1
+        return server_seq(position, self._index)
+
+    def _step(
+        self, position: int, channel: str, before: Object, action: Object, origin: Origin | None
+    ) -> Change:
         assert channel_kind(action) in ("session", "chat"), "of this session or a chat of it"
         return Change(
             channel=channel,
-            server_seq=server_seq(position, self._index),
+            server_seq=self._number(position),
             action=action,
             before=before,
             after=reduce(before, action),

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
+import anyio
 import msgspec
 
 from dispatch.core.identity import SEND, WATCH, ConversationId, Principal, TurnId, require
@@ -65,6 +66,8 @@ class Host:
         self.scopes = Scopes(services, verbs.conversations, hub)
         self.directory = Directory(services, verbs.conversations, self.scopes)
         self.clients = Clients(services)
+        # After a kill all clients come back at once: what each of them missed is read in turn.
+        self.replaying = anyio.Lock()
 
     # -- following -----------------------------------------------------------------------------
 
@@ -161,6 +164,7 @@ class Host:
         """An empty chat beside the others of a session; nothing where it is one already."""
         require(principal, SEND)
         async with self.scopes.using(principal, session) as scope:
+            _check_session(scope, session)
             if scope.conversation_of(uri) is not None:
                 return
             await self._check_room(principal, scope, uri)
@@ -178,6 +182,7 @@ class Host:
         """A chat with the turns of another of the session, up to one that is finished."""
         require(principal, SEND)
         async with self.following(principal, session) as scope:
+            _check_session(scope, session)
             if scope.conversation_of(uri) is not None:
                 raise Exists("a chat of this name is there")
             await self._check_room(principal, scope, uri)
@@ -239,6 +244,12 @@ class Host:
             events_max = self.services.limits.ahp_events_max
             turns, _ = await read_turns(store, cut.key, found, events_max=events_max)
             return FetchedTurns(turns, str(found[0].first_seq) if has_more else None)
+
+
+def _check_session(scope: Scope, channel: str) -> None:
+    """Raise `PeerError` where a chat is named in the place of its session."""
+    if channel != scope.uri:
+        raise PeerError("a chat is made in a session, and this is a chat")
 
 
 def cursor_before(turn_id: str) -> str:

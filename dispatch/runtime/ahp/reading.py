@@ -8,6 +8,8 @@ Invariant: a state is of the moment of its cut, whatever is committed while it i
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final, NamedTuple
 
 import msgspec
@@ -20,7 +22,7 @@ from dispatch.core.turn import Metrics, Outcome
 from dispatch.protocol.ahp.objects import iso_time, later, present
 from dispatch.protocol.ahp.projection import Projection
 from dispatch.protocol.ahp.records import ChatDetails
-from dispatch.protocol.ahp.reduce import reduce
+from dispatch.protocol.ahp.running_fold import RunningFold
 from dispatch.protocol.ahp.session_fold import ChatFold, TurnNames
 from dispatch.protocol.ahp.status import ERROR, IDLE
 from dispatch.protocol.ahp.transcript import TurnFacts, turn_object
@@ -30,7 +32,9 @@ from dispatch.runtime.live import Live
 from dispatch.storage.keys import ConversationKey
 from dispatch.storage.port import EventRecord, SealedTurn, Store, TurnRecord
 
+# Small enough that the loop is not held up, and that many may read at once.
 _EVENTS_PAGE: Final = 1_000
+_BYTES_PAGE: Final = 256 * 1024
 _METRICS: Final = msgspec.json.Decoder(Metrics)
 
 
@@ -113,9 +117,11 @@ async def read_turns(
             # The conversation was deleted meanwhile.
             return [], {}
         named = names_of(record)
-        events = await _events_of(store, key, record, left)
-        left -= len(events)
-        turn = _folded(named, events)
+        turn = None
+        count = _event_count(record)
+        if 0 < count <= left:
+            left -= count
+            turn = await _folded(store, key, named, record)
         if turn is None:
             (data,) = await store.chunk_bytes([sealed.key])
             turn = _kept(named, record, sealed, data)
@@ -160,18 +166,17 @@ def _entry(entries: tuple[msgspec.Struct, ...]) -> Object | None:
     return None
 
 
-async def events_between(
+async def event_pages(
     store: Store, key: ConversationKey, after: int, head: int
-) -> list[EventRecord]:
-    """Every event after an offset up to another; fewer where some were pruned."""
-    events: list[EventRecord] = []
+) -> AsyncGenerator[list[EventRecord], None]:
+    """Every event after an offset up to another, in small pages; fewer where some were pruned."""
     while after < head:
-        page = await store.events(key, after, min(_EVENTS_PAGE, head - after))
+        limit = min(_EVENTS_PAGE, head - after)
+        page = await store.events(key, after, limit, bytes_max=_BYTES_PAGE)
         if not page:
-            break
-        events += page
+            return
+        yield page
         after = page[-1].offset
-    return events
 
 
 async def _read_running(store: Store, cut: Cut, running: Running, chat: ChatFold) -> None:
@@ -184,9 +189,11 @@ async def _read_running(store: Store, cut: Cut, running: Running, chat: ChatFold
     chat.running = names
     chat.names[names.turn_id] = running.turn
     chat.projection = projection = projection_of(names)
-    for stored in await events_between(store, cut.key, running.first_offset - 1, cut.head):
-        for action in projection.project(decode_event(stored.payload), names.started_at_ms):
-            chat.state = reduce(chat.state, action)
+    async with aclosing(event_pages(store, cut.key, running.first_offset - 1, cut.head)) as pages:
+        async for page in pages:
+            for stored in page:
+                event = decode_event(stored.payload)
+                chat.text.add_all(projection.project(event, names.started_at_ms))
 
 
 def projection_of(names: TurnNames) -> Projection:
@@ -194,30 +201,36 @@ def projection_of(names: TurnNames) -> Projection:
     return Projection(names.turn_id, queued_id=names.queued_id, message=names.message)
 
 
-async def _events_of(
-    store: Store, key: ConversationKey, record: TurnRecord, limit: int
-) -> list[EventRecord]:
-    """All events of a finished turn, or none: some were pruned, or they are too many."""
-    first, last = record.first_offset, record.last_offset
-    if first is None or last is None or last - first >= limit:
-        return []
-    events = await events_between(store, key, first - 1, last)
-    return events if len(events) == last - first + 1 else []
+def _event_count(record: TurnRecord) -> int:
+    """How many events a finished turn had; 0 for a copy, which has none."""
+    if record.first_offset is None or record.last_offset is None:
+        return 0
+    return record.last_offset - record.first_offset + 1
 
 
-def _folded(names: TurnNames, events: list[EventRecord]) -> Object | None:
-    """A finished turn of its events."""
-    state: Object = {"turns": [], "status": IDLE, "modifiedAt": ""}
+async def _folded(
+    store: Store, key: ConversationKey, names: TurnNames, record: TurnRecord
+) -> Object | None:
+    """A finished turn of its events; None where some were pruned."""
+    assert record.first_offset is not None, "a turn with events has a first one"
+    assert record.last_offset is not None, "and a last one"
+    text = RunningFold({"turns": [], "status": IDLE, "modifiedAt": ""})
     projection = projection_of(names)
-    for stored in events:
-        event = decode_event(stored.payload)
-        at_ms = names.ended_at_ms if isinstance(event, TurnSealed) else names.started_at_ms
-        for action in projection.project(event, at_ms):
-            state = reduce(state, action)
-        if isinstance(event, TurnSealed) and state["turns"]:
-            turn: Object = state["turns"][0]
-            return turn
-    return None
+    expected = record.first_offset
+    async with aclosing(
+        event_pages(store, key, record.first_offset - 1, record.last_offset)
+    ) as pages:
+        async for page in pages:
+            for stored in page:
+                if stored.offset != expected:
+                    return None
+                expected += 1
+                event = decode_event(stored.payload)
+                is_end = isinstance(event, TurnSealed)
+                at_ms = names.ended_at_ms if is_end else names.started_at_ms
+                text.add_all(projection.project(event, at_ms))
+    turns: list[Object] = text.state["turns"]
+    return turns[0] if turns else None
 
 
 def _kept(names: TurnNames, record: TurnRecord, sealed: SealedTurn, data: bytes) -> Object:

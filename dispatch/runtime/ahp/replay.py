@@ -9,6 +9,7 @@ too much, whoever asks gets snapshots.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Final, NamedTuple
 
 from dispatch.core.events import Truncated, decode_event
@@ -17,7 +18,7 @@ from dispatch.protocol.ahp.envelopes import ENVELOPES_PER_POSITION, Change
 from dispatch.protocol.ahp.records import decode_record
 from dispatch.protocol.ahp.session_fold import ChatFold, SessionFold, TurnNames
 from dispatch.runtime.ahp.chronicle import names_of
-from dispatch.runtime.ahp.reading import Cut, base_state, counting, events_between, read_turns
+from dispatch.runtime.ahp.reading import Cut, base_state, counting, event_pages, read_turns
 from dispatch.runtime.ahp.scope import Scope, session_state
 from dispatch.runtime.ahp.scopes import stream_of
 from dispatch.storage.keys import TimelineKey, TurnKey
@@ -54,6 +55,7 @@ class Replay:
         # An action at this very position may be missing.
         self._from = (after + 1) // ENVELOPES_PER_POSITION
         self._left = scope.services.limits.ahp_replay_events_max
+        self._bytes_left = scope.services.limits.ahp_replay_bytes_max
         self._store: Store = scope.services.store
         self._details = scope.ledger.details
         self._cuts = {name: scope.cut(name) for name in scope.chronicles}
@@ -87,7 +89,13 @@ class Replay:
         self._left -= cut.head - end
         if self._left < 0:
             raise Pruned
-        events = await events_between(self._store, cut.key, end, cut.head)
+        events: list[EventRecord] = []
+        async with aclosing(event_pages(self._store, cut.key, end, cut.head)) as pages:
+            async for page in pages:
+                events += page
+                self._bytes_left -= sum(len(event.payload) for event in page)
+                if self._bytes_left < 0:
+                    raise Pruned
         if len(events) != cut.head - end:
             raise Pruned
         ids = await self._store.turn_ids(sorted({event.turn for event in events}))

@@ -18,6 +18,7 @@ import msgspec
 from dispatch.core.conversation import Waiting
 from dispatch.core.identity import RIGHTS_ALL, AccountId, ConversationId, Principal
 from dispatch.errors import DispatchError, Gone, NotFound
+from dispatch.protocol.ahp.objects import iso_time
 from dispatch.protocol.ahp.records import ChatDetails, SessionDetails, Waits, encode_details
 from dispatch.protocol.ahp.uris import chat_uri, parse_minted, session_uri
 from dispatch.protocol.codec import Object
@@ -228,6 +229,8 @@ class Scopes:
             listed_title=title,
             origin=origin or _origin(scope, live),
             created_at_ms=record.created_at_ms,
+            # Of what was there before, its last turn says when.
+            modified_at=None if live.is_stored else iso_time(record.created_at_ms),
             queue=_waiting(live, live.state.queue),
             steers=_waiting(live, live.state.steers),
         )

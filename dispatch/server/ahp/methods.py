@@ -90,6 +90,7 @@ class CreateSession(_Params, frozen=True, kw_only=True):
     channel: Uri
     provider: str | None = None
     active_client: ActiveClient | None = None
+    fork: dict[str, Any] | None = None
 
 
 class Source(_Params, frozen=True, kw_only=True):
@@ -192,11 +193,12 @@ class Methods:
         if after <= upto:
             replays = [Replay(s, after=after, upto=upto) for s in set(connection.scopes.values())]
             try:
-                found = [change for replay in replays for change in await replay.changes()]
+                async with self._host.replaying:
+                    found = [change for replay in replays for change in await replay.changes()]
+                    actions = _said(connection, client, found)
             except Pruned:
                 log.info("ahp.replay_pruned", sessions=len(replays))
             else:
-                actions = _said(connection, client, found)
                 return {"type": "replay", "actions": actions, "missing": missing}
         connection.rebase()
         return {"type": "snapshot", "snapshots": self._snapshots(connection, params.subscriptions)}
@@ -291,6 +293,8 @@ class Methods:
         if wanted.active_client is not None and wanted.active_client.client_id != client.id:
             raise PeerError("a client speaks for itself alone")
         uri = parse_uri(wanted.channel)
+        if uri == ROOT or wanted.fork is not None:
+            raise PeerError("a session is made under a name of its own, and of nothing else")
         try:
             await self._host.create_session(client.principal, uri, wanted.provider)
         except DispatchError as error:
