@@ -24,11 +24,17 @@ from tests.e2e.test_clients_resume import free_port
 VERSIONS = ("0.5.1", "0.7.0", "0.9.0", "1.0.0")
 
 # Those of the transcripts, and of `tests/e2e/agents`: who counts, counts for ever, leaves a mark,
-# says megabytes.
-_OURS = {"counter": "counter", "numbers": "endless", "marking": "marking", "flood": "flood"}
+# says megabytes, or takes no notice of steering.
+_OURS = {
+    "counter": "counter",
+    "numbers": "endless",
+    "marking": "marking",
+    "flood": "flood",
+    "deaf": "deaf",
+}
 AGENTS = configuration() + "".join(
     f'\n[agents.{name}]\nkind = "python"\ntarget = "tests.e2e.agents:{target}"\n'
-    f'path = "{Path(__file__).parents[2]}"\n'
+    f'path = "{Path(__file__).parents[2]}"\n' + ("steer = true\n" if name == "deaf" else "")
     for name, target in _OURS.items()
 )
 
@@ -103,6 +109,11 @@ def turn_of(chat: Copy, turn_id: str) -> Json | None:
 def ids_of(chat: Copy) -> list[str]:
     """The turns that are over, oldest first."""
     return [turn["id"] for turn in chat.confirmed["turns"]]
+
+
+def texts_of(chat: Copy) -> list[str]:
+    """What those turns were started with."""
+    return [turn["message"]["text"] for turn in chat.confirmed["turns"]]
 
 
 async def created(client: Client, provider: str) -> Seat:

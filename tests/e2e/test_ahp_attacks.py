@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.clients.ahp.ahp_client.client import ROOT, Client, client
 from tests.clients.ahp.ahp_client.copies import Copy
 from tests.clients.ahp.ahp_client.rpc import RpcError
+from tests.clients.ahp.vscode.driver import vscode
 from tests.e2e.ahp import created, seated, serving, turn_started
 from tests.e2e.attackers import (
     GUARD_SECONDS,
@@ -80,6 +81,12 @@ async def test_a_token_in_the_address_opens_the_door(guarded: DaemonProcess) -> 
         assert isinstance(refused, InvalidStatus)
         assert refused.response.status_code in (401, 403)
     assert ALICE not in guarded.log
+
+
+async def test_vscode_comes_in_with_its_token(guarded: DaemonProcess) -> None:
+    async with vscode("0.9") as one:
+        await one.connect(guarded.url, token=ALICE)
+        assert "alice" in [agent["provider"] for agent in (await one.do("root"))["agents"]]
 
 
 async def test_a_session_of_somebody_else_is_not_there(guarded: DaemonProcess) -> None:
