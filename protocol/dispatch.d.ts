@@ -56,6 +56,7 @@ export type NativeClientFrame =
   | ChatUnsubscribeFrame
   | ChatStopFrame
   | ChatTruncateFrame
+  | ChatResumeFrame
   | ChatForkFrame
   | ChatRespondFrame
   | ChatReadFrame
@@ -630,6 +631,18 @@ export interface ChatRespondFrame {
   answers?: Record<string, unknown>;
   conversationId: string;
   ref?: string | number | null;
+}
+
+/**
+ * Let the last turn go on, which failed or was interrupted, in a turn without a message. Otherwise
+ * as `chat.send`.
+ */
+export interface ChatResumeFrame {
+  type: "chat.resume";
+  ref?: string | number | null;
+  conversationId: string;
+  turnId: string;
+  clientMessageId?: string | null;
 }
 
 /** Say something, and watch the conversation. The message is not trimmed. */
@@ -1807,6 +1820,12 @@ export interface Results {
   removed: number;
 }
 
+/** `POST /conversations/:id/resume`: the last turn, which failed or was interrupted. */
+export interface ResumeBody {
+  turnId: string;
+  clientMessageId?: string | null;
+}
+
 /** The cursor cannot be served: read the group again, ignore frames up to its `cursor`. */
 export interface ResumeGapFrame {
   kind: "progress";
@@ -2231,6 +2250,14 @@ export interface TurnMetrics {
   turnId: string;
 }
 
+/** The new turn, and the one that it goes on with. */
+export interface TurnResumed {
+  conversationId: string;
+  turnId: string;
+  resumes: string;
+  duplicate?: boolean;
+}
+
 /** History and metrics of the turn are readable from here on. */
 export interface TurnSealedEvent {
   type: "turn-sealed";
@@ -2246,11 +2273,13 @@ export interface TurnSoFar {
   startedAt: number;
   chunks: StoredLine[];
   requests: AgentRequest[];
+  resumes?: string;
 }
 
-/** The turn runs from here. */
+/** The turn runs from here; one without a message goes on with the turn that it `resumes`. */
 export interface TurnStartEvent {
   type: "turn-start";
+  resumes?: string;
   conversationId: string;
   turnId: string;
 }

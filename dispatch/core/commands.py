@@ -34,13 +34,17 @@ class Dispatched(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
 
 class TurnBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What a turn is asked to do; stored with it. `model` is `AGENT` or `AGENT/MODEL`."""
+    """What a turn is asked to do; stored with it. `model` is `AGENT` or `AGENT/MODEL`.
+
+    One that `resumes` a turn has the message of that turn, which is not said again.
+    """
 
     message: str
     images: tuple[Image, ...] = ()
     model: str | None = None
     cwd: str | None = None
     reasoning_effort: ReasoningEffort | None = None
+    resumes: TurnId | None = None
     dispatched: Dispatched | None = None
 
 

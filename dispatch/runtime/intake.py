@@ -42,6 +42,7 @@ def admit(live: Live, admission: Admission) -> None:
     try:
         if services.is_draining:
             raise Unavailable("the daemon is shutting down", retry_after_ms=1_000)
+        admission.check()
         agent = live.current.agent if live.current is not None else None
         steers = agent is not None and agent.info.steer
         if live.scribe is not None:
