@@ -56,6 +56,7 @@ export type NativeClientFrame =
   | ChatUnsubscribeFrame
   | ChatStopFrame
   | ChatTruncateFrame
+  | ChatResumeFrame
   | ChatForkFrame
   | ChatRespondFrame
   | ChatReadFrame
@@ -650,6 +651,18 @@ export interface ChatRespondFrame {
   answers?: Record<string, unknown>;
   conversationId: string;
   ref?: string | number | null;
+}
+
+/**
+ * Let the last turn go on, which failed or was interrupted, in a turn without a message. Otherwise
+ * as `chat.send`.
+ */
+export interface ChatResumeFrame {
+  type: "chat.resume";
+  ref?: string | number | null;
+  conversationId: string;
+  turnId: string;
+  clientMessageId?: string | null;
 }
 
 /** Say something, and watch the conversation. The message is not trimmed. */
@@ -1862,6 +1875,12 @@ export interface Results {
   removed: number;
 }
 
+/** `POST /conversations/:id/resume`: the last turn, which failed or was interrupted. */
+export interface ResumeBody {
+  turnId: string;
+  clientMessageId?: string | null;
+}
+
 /** The cursor cannot be served: read the group again, ignore frames up to its `cursor`. */
 export interface ResumeGapFrame {
   kind: "progress";
@@ -2330,6 +2349,14 @@ export interface TurnPlace {
   resumes?: string;
 }
 
+/** The new turn, and the one that it goes on with. */
+export interface TurnResumed {
+  conversationId: string;
+  turnId: string;
+  resumes: string;
+  duplicate?: boolean;
+}
+
 /** History and metrics of the turn are readable from here on. */
 export interface TurnSealedEvent {
   type: "turn-sealed";
@@ -2345,11 +2372,13 @@ export interface TurnSoFar {
   startedAt: number;
   chunks: StoredLine[];
   requests: AgentRequest[];
+  resumes?: string;
 }
 
-/** The turn runs from here. */
+/** The turn runs from here; one without a message goes on with the turn that it `resumes`. */
 export interface TurnStartEvent {
   type: "turn-start";
+  resumes?: string;
   conversationId: string;
   turnId: string;
 }

@@ -136,6 +136,14 @@ NATIVE_OPERATIONS = (
     ),
     Operation(
         "post",
+        f"{ONE_C}/resume",
+        "Let the last turn go on, which failed or was interrupted.",
+        {200: native.TurnResumed},
+        native.ResumeBody,
+        errors=(400, 404, 409, 410),
+    ),
+    Operation(
+        "post",
         f"{ONE_C}/fork",
         "A new conversation with the history up to and including a turn.",
         {200: native.ConversationForked},

@@ -67,6 +67,7 @@ class _Opening(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
     cwd: str | None = None
     reasoning_effort: ReasoningEffort | None = None
     system_prompt: str | None = None
+    resumes: str | None = None
 
 
 class _Heard(msgspec.Struct):
@@ -151,6 +152,7 @@ class CommandAgent:
                 cwd=str(launch.cwd) if request.cwd is not None else None,
                 reasoning_effort=request.reasoning_effort,
                 system_prompt=self._options.system_prompt if prompt is None else prompt,
+                resumes=request.resumes,
             )
         )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, runtime_checkable
 
 import msgspec
 from anyio.abc import TaskStatus
@@ -48,6 +48,16 @@ async def _no_turn() -> TurnId | None:
     return None
 
 
+async def nothing_said() -> list[StoredLine]:
+    """It is no turn that goes on with another."""
+    return []
+
+
+GO_ON: Final = (
+    "Your answer broke off. Go on where it did, without saying again what you have said already."
+)
+"""What an agent that has to be told something is told where a turn is resumed."""
+
 Emit = Callable[[AgentEvent], Awaitable[None]]
 """Hands one event to the broker, in order.
 
@@ -82,6 +92,11 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     `conversation_id` is unique in its `account` alone. `previous_turn()` is the newest turn of that
     history, whichever agent ran it: who remembers another one has missed something. Turns that only
     failed are in neither.
+
+    With `resumes` the turn goes on with one that failed: `message` and `images` are those of that
+    turn, and nobody said them again. `said()` is what the agent said in it, in words and with
+    tools. Where that is nothing, it is as if the message had just come; else `history()` ends with
+    the message and what was said, and whoever prompts a model prompts it to go on (`GO_ON`).
     """
 
     conversation_id: ConversationId
@@ -96,6 +111,8 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     cwd: str | None = None
     reasoning_effort: ReasoningEffort | None = None
     system_prompt: str | None = None
+    resumes: TurnId | None = None
+    said: Callable[[], Awaitable[list[StoredLine]]] = nothing_said
 
 
 class AgentInfo(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):

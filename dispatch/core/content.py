@@ -21,6 +21,7 @@ from dispatch.core.events import (
     TextDelta,
     ToolCall,
     ToolResult,
+    TurnStart,
     UserMessage,
     one_line,
 )
@@ -109,6 +110,9 @@ TEXT_DELTA_PREFIX: Final = b'{"type":"text-delta","delta":"'
 REASONING_DELTA_PREFIX: Final = b'{"type":"reasoning-delta","delta":"'
 DELTA_SUFFIX: Final = b'"}'
 
+RESUMED: Final = System("The turn was resumed.")
+"""What a turn without a message begins with, so that it is there whatever it came to say."""
+
 _RUN_OPENING: Final = {
     TextDelta: b'"role":"assistant","chunk":{"type":"text","text":"',
     ReasoningDelta: b'"role":"assistant","chunk":{"type":"thinking","text":"',
@@ -178,6 +182,8 @@ class Fold:
                 self._line("user", Text(text))
                 for image in images:
                     self._line("user", ImageChunk(image.url, image.mime_type))
+            case TurnStart(resumes=str()):
+                self._line("system", RESUMED)
             case ToolCall():
                 self._line(
                     "assistant",

@@ -168,15 +168,17 @@ def place(state: State, on_busy: OnBusy, *, agent_steers: bool) -> Placement:
 
 
 def start(
-    state: State, turn: TurnId, message: UserMessage
+    state: State, turn: TurnId, begins_with: UserMessage | TurnId
 ) -> tuple[Began | Happened | StatusChanged, ...]:
-    """The facts of a turn's beginning; the conversation must be free."""
+    """The facts of a turn's beginning, with a message or with the turn that it resumes; the
+    conversation must be free.
+    """
     assert state.running is None, "one turn at a time"
-    facts: tuple[Began | Happened | StatusChanged, ...] = (
-        Began(turn),
-        Happened(message),
-        Happened(TurnStart()),
-    )
+    facts: tuple[Began | Happened | StatusChanged, ...]
+    if isinstance(begins_with, UserMessage):
+        facts = (Began(turn), Happened(begins_with), Happened(TurnStart()))
+    else:
+        facts = (Began(turn), Happened(TurnStart(begins_with)))
     return facts if state.status == "active" else (*facts, StatusChanged("active"))
 
 

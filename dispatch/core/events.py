@@ -37,7 +37,9 @@ class UserMessage(Event, frozen=True, tag="user-message"):
 
 
 class TurnStart(Event, frozen=True, tag="turn-start"):
-    """The turn runs from here."""
+    """The turn runs from here; one without a message goes on with the turn that it `resumes`."""
+
+    resumes: str | None = None
 
 
 class TextDelta(Event, frozen=True, tag="text-delta"):

@@ -1,4 +1,4 @@
-"""What of a conversation still counts: the seqs that its truncations left behind.
+"""What of a conversation still counts: the seqs that truncations left behind, and its last turn.
 
 Neighbours: `conversation` has the rules of running turns, `runtime.truncation` carries a truncation
 out, `storage.port` keeps the stretches as opaque bytes. Source: `protocol/native.md`, 2.5.
@@ -14,7 +14,7 @@ import msgspec
 
 from dispatch.core.events import Truncated
 from dispatch.core.identity import TurnId
-from dispatch.errors import NotFound, TooMany
+from dispatch.errors import NotFound, NotResumable, TooMany
 
 Superseded = tuple[tuple[int, int], ...]
 """Stretches of seqs, each with its first and its last."""
@@ -66,6 +66,16 @@ def truncate(
     if len(now) > max(truncations_max, len(superseded)):
         raise TooMany(f"a conversation may be truncated in {truncations_max} places")
     return now, Truncated(after, last_seq, None if kept is None else kept.turn)
+
+
+def check_resumable(turn: TurnId, last: tuple[TurnId, str] | None) -> None:
+    """Raise `NotResumable` unless the turn is the last one that counts, and failed; `last` is that
+    one and its outcome.
+    """
+    if last is None or last[0] != turn:
+        raise NotResumable(f"turn {turn} is not the last one of this conversation")
+    if last[1] not in {"error", "interrupted"}:
+        raise NotResumable(f"turn {turn} did not fail: it is {last[1]}")
 
 
 def is_superseded(superseded: Superseded, seq: int) -> bool:

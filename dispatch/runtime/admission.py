@@ -44,8 +44,9 @@ def decode_body(data: bytes) -> TurnBody:
 
 
 def body_digest(body: TurnBody) -> bytes:
-    """What makes two sends the same: message and images."""
-    return hashlib.sha256(_BODY_ENCODER.encode((body.message, body.images))).digest()
+    """What makes two sends the same: message and images, or the turn that they resume."""
+    said = (body.message, body.images) if body.resumes is None else {"resume": body.resumes}
+    return hashlib.sha256(_BODY_ENCODER.encode(said)).digest()
 
 
 def client_key_of(
@@ -73,7 +74,9 @@ def decode_accepted(data: bytes) -> Accepted:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Admission(Settling[Accepted]):
-    """A send and whom to tell. `waits` runs before it is made to wait and may raise `TooMany`."""
+    """A send and whom to tell. `waits` runs before it is made to wait and may raise `TooMany`,
+    `check` whenever it is placed, and may raise what refuses it.
+    """
 
     key: TurnKey
     turn_id: TurnId
@@ -84,10 +87,11 @@ class Admission(Settling[Accepted]):
     digest: bytes = b""
     workspace: str | None = None
     waits: Callable[[], None] = nothing
+    check: Callable[[], None] = nothing
 
     def _settle(self) -> None:
-        # It has the admission itself: see `outcome`.
-        self.waits = nothing
+        # These have the admission themselves: see `outcome`.
+        self.waits = self.check = nothing
         super(Admission, self)._settle()
 
 

@@ -65,7 +65,7 @@ class Broker:
         self._history = history
         self._tasks: anyio.abc.TaskGroup | None = None
         self._deciding = Deciding()
-        self._rewinding = Rewinding(services, conversations, accounts, self._deciding)
+        self._rewinding = Rewinding(services, conversations, accounts, history, self._deciding)
         services.launch = self._launch
         services.start = self._start
         services.began = self._began
@@ -97,7 +97,8 @@ class Broker:
         accepted: Callable[[Accepted], None],
         prepare: Callable[[Live], None] | None = None,
     ) -> None:
-        """Start, queue, steer or interrupt, exactly once under a client's id.
+        """Start, queue, steer or interrupt, exactly once under a client's id. A body that resumes a
+        turn has no message; it starts or is refused: `NotResumable`, `InTimeline`, `Busy`.
 
         `prepare` runs right before the message is placed (not for a repeat), `accepted` when it is
         durable and before anything of it is shown. Raises what refused it.
@@ -237,6 +238,10 @@ class Broker:
             admission.waits = partial(backlog.take_in, live, admission)
             # Until it is settled, not until the request is over: a request may be cancelled.
             admission.then = partial(self._settled, live, admission)
+            if send.body.resumes is not None:
+                body, admission.check = await self._rewinding.resumed(live, send.body.resumes)
+                dispatched = send.body.dispatched
+                admission.body = msgspec.structs.replace(body, dispatched=dispatched)
             if send.body.cwd is not None:
                 cwd = await allowed_directory(services, live, send.body)
                 admission.body = msgspec.structs.replace(send.body, cwd=cwd)

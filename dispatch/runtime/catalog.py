@@ -7,6 +7,7 @@ Invariant: as in `broker`: what a verb says is durable, and a verb that raises c
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -178,10 +179,14 @@ class Catalog:
             return seq, unread
 
     async def fork(
-        self, principal: Principal, conversation: ConversationId, turn: TurnId
+        self,
+        principal: Principal,
+        conversation: ConversationId,
+        turn: TurnId,
+        prepare: Callable[[Live], None] | None = None,
     ) -> ConversationId:
         """A new conversation with everything up to and including a sealed turn; counts as a send,
-        for it writes a row for each of its turns.
+        for it writes a row for each of its turns. `prepare(fork)` runs right before.
         """
         require(principal, SEND)
         self._accounts.check_rate(principal.account)
@@ -217,6 +222,9 @@ class Catalog:
                     draft.copies.extend(copies)
 
                 await _still_there(source)
+                self._conversations.keeper.placed(fork)
+                if prepare is not None:
+                    prepare(fork)
                 await fork.commit(write)
                 return fork_id
 

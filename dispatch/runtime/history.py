@@ -115,33 +115,66 @@ class History:
                     yield turn, [write(*one) for one in zip(lines, turn.seqs, strict=True)]
             since = turns[-1].first_seq + turns[-1].chunk_count - 1
 
-    async def context(self, live: Live) -> list[StoredLine]:
+    async def context(self, live: Live, resumes: TurnId | None = None) -> list[StoredLine]:
         """What an agent is told: the newest sealed turns that fit, oldest first.
 
-        A turn is never split, one that only failed is left out, and a tool call without a result
-        gets one that says so.
+        A turn is never split, one that only failed is left out unless another went on with it, and
+        a tool call without a result gets one that says so. What `resumes` names is left out where
+        nothing was said in it: its message is given to the agent again.
         """
         chosen: list[list[StoredLine]] = []
         room = self._bytes_max
-        async with aclosing(self._counting(live)) as turns:
-            async for turn in turns:
+        async with aclosing(self._told(live, resumes)) as turns:
+            async for turn, lines in turns:
                 if turn.bytes_total > room:
                     break
                 room -= turn.bytes_total
-                lines = await self._lines(turn)
-                if turn.outcome != "error" or not _only_failed(lines):
-                    chosen.append(_closed_calls(lines))
+                chosen.append(_closed_calls(lines))
         return [line for lines in reversed(chosen) for line in lines]
 
-    async def previous_turn(self, live: Live) -> TurnId | None:
+    async def previous_turn(self, live: Live, resumes: TurnId | None = None) -> TurnId | None:
         """The newest turn that an agent is told of: the last one of `context`, without its bounds
         on size.
         """
+        async with aclosing(self._told(live, resumes)) as turns:
+            async for turn, _ in turns:
+                return turn.id
+        return None
+
+    async def said(self, live: Live, resumes: TurnId) -> list[StoredLine]:
+        """What the agent said, in words and with tools, in a turn and in those that it resumed."""
+        found: list[StoredLine] = []
+        wanted: TurnId | None = resumes
         async with aclosing(self._counting(live)) as turns:
             async for turn in turns:
-                if turn.outcome != "error" or not _only_failed(await self._lines(turn)):
-                    return turn.id
+                if turn.id != wanted:
+                    break
+                found = [*_own_words(await self._lines(turn)), *found]
+                wanted = turn.resumes
+        return found
+
+    async def last_counting(self, live: Live) -> SealedTurn | None:
+        """The newest sealed turn that no truncation left behind."""
+        async with aclosing(self._counting(live)) as turns:
+            async for turn in turns:
+                return turn
         return None
+
+    async def _told(
+        self, live: Live, resumes: TurnId | None
+    ) -> AsyncGenerator[tuple[SealedTurn, list[StoredLine]], None]:
+        """The turns that an agent is told of, newest first, with their lines."""
+        is_silent = resumes is not None and not await self.said(live, resumes)
+        wanted, left_out = (None, resumes) if is_silent else (resumes, None)
+        async with aclosing(self._counting(live)) as turns:
+            async for turn in turns:
+                if turn.id == left_out:
+                    left_out = turn.resumes
+                    continue
+                lines = await self._lines(turn)
+                if turn.id == wanted or turn.outcome != "error" or not _only_failed(lines):
+                    wanted = turn.resumes
+                    yield turn, lines
 
     async def _counting(self, live: Live) -> AsyncGenerator[SealedTurn, None]:
         """The sealed turns that no truncation left behind, newest first."""
@@ -158,8 +191,10 @@ class History:
             seq = turns[-1].first_seq - 1
 
     async def _lines(self, turn: SealedTurn) -> list[StoredLine]:
+        """Without what only says to people that it was resumed."""
         (data,) = await self._store.chunk_bytes([turn.key])
-        return [decode_line(line) for line in data.split(b"\n") if line]
+        lines = [decode_line(line) for line in data.split(b"\n") if line]
+        return lines if turn.resumes is None else lines[1:]
 
     @asynccontextmanager
     async def held_text(
@@ -254,6 +289,12 @@ def _within(turns: list[SealedTurn], bytes_max: int) -> list[SealedTurn]:
 
 def _only_failed(lines: list[StoredLine]) -> bool:
     return all(line.role == "user" or isinstance(line.chunk, ErrorChunk) for line in lines)
+
+
+def _own_words(lines: list[StoredLine]) -> list[StoredLine]:
+    return [
+        line for line in lines if line.role != "user" and not isinstance(line.chunk, ErrorChunk)
+    ]
 
 
 def _closed_calls(lines: list[StoredLine]) -> list[StoredLine]:

@@ -42,6 +42,7 @@ def admit(live: Live, admission: Admission) -> None:
     try:
         if services.is_draining:
             raise Unavailable("the daemon is shutting down", retry_after_ms=1_000)
+        admission.check()
         agent = live.current.agent if live.current is not None else None
         steers = agent is not None and agent.info.steer
         if live.scribe is not None:
@@ -81,7 +82,7 @@ def admit(live: Live, admission: Admission) -> None:
 
 def check_agent(live: Live, model: str | None) -> None:
     """Raise `AgentFixed` for another agent than that of a group's member or chat session."""
-    if live.scribe is not None and model is not None:
+    if live.details.timeline is not None and model is not None:
         agent_of = live.services.agent_of
         if agent_of(model)[0] != agent_of(live.details.model)[0]:
             raise AgentFixed("the agent of this conversation is fixed")

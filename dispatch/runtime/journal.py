@@ -198,6 +198,11 @@ class Journal:
         self.delta_bytes_max = delta_bytes_max
         self.trouble: DispatchError | None = None
 
+    @property
+    def head(self) -> int:
+        """The last position of what was shown; of what is being committed now nothing is."""
+        return self._next_position - 1
+
     def wake(self, outbox: Outbox) -> None:
         """An outbox has something to commit."""
         self._dirty[outbox] = None

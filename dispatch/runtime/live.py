@@ -40,6 +40,7 @@ from dispatch.runtime.journal import Outbox
 from dispatch.runtime.past import Past
 from dispatch.runtime.pending import Draft, PendingChange
 from dispatch.runtime.scribe import Scribe
+from dispatch.runtime.scribes import chronicle_of, together
 from dispatch.runtime.seal import PendingSeal
 from dispatch.runtime.services import Services
 from dispatch.runtime.shape import Shape, decode_details, encode_details, take_back
@@ -99,8 +100,7 @@ class Live:
         self.current: CurrentTurn | None = None
         self.sealing: PendingSeal | None = None
         self.queued: dict[TurnId, TurnRecord] = {}
-        self.held: deque[Admission] = deque()
-        self.interrupts: deque[Admission] = deque()
+        self.held, self.interrupts = deque[Admission](), deque[Admission]()
         self.previous_gone: asyncio.Event | None = None
         self.queue_watchers: dict[Callable[[Live], None], None] = {}
         # Set once it is decided that it is gone; None where nobody deletes it (any more).
@@ -114,7 +114,7 @@ class Live:
 
     def attach(self, scribe: Scribe | None) -> None:
         """From here on a timeline is kept of its turns, or is not any more."""
-        self.scribe = self.outbox.mirror = scribe
+        self.scribe = self.outbox.mirror = together(scribe, chronicle_of(self.scribe))
 
     @property
     def is_deleting(self) -> bool:

@@ -7,19 +7,24 @@ Invariant: as in `broker`: what a verb says is durable, and a verb that raises c
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 import msgspec
 
-from dispatch.core.commands import Cut, Truncate
+from dispatch.core.commands import Cut, Truncate, TurnBody
 from dispatch.core.identity import Principal, TurnId
-from dispatch.errors import Conflict, NotFound, Unavailable
+from dispatch.core.truncation import check_resumable
+from dispatch.errors import Conflict, NotFound, NotResumable, Unavailable
 from dispatch.runtime import intake
 from dispatch.runtime.accounts import Accounts
-from dispatch.runtime.admission import client_key_of
+from dispatch.runtime.admission import client_key_of, decode_body
 from dispatch.runtime.conversations import Conversations
 from dispatch.runtime.deciding import Deciding
+from dispatch.runtime.history import History
 from dispatch.runtime.live import Live
 from dispatch.runtime.services import Services
-from dispatch.runtime.truncation import Truncation, decode_cut, truncation_digest
+from dispatch.runtime.truncation import Truncation, check_alone, decode_cut, truncation_digest
 from dispatch.storage.keys import TurnKey
 from dispatch.storage.port import TurnRecord
 
@@ -32,12 +37,14 @@ class Rewinding:
         services: Services,
         conversations: Conversations,
         accounts: Accounts,
+        history: History,
         deciding: Deciding,
     ) -> None:
         """`deciding` is the broker's: an id is one message's or one truncation's."""
         self._services = services
         self._conversations = conversations
         self._accounts = accounts
+        self._history = history
         self._deciding = deciding
 
     async def truncate(self, principal: Principal, wish: Truncate) -> Cut:
@@ -56,6 +63,26 @@ class Rewinding:
             return msgspec.structs.replace(decode_cut(marker.acceptance), duplicate=True)
         finally:
             self._deciding.leave(key)
+
+    async def resumed(self, live: Live, turn: TurnId) -> tuple[TurnBody, Callable[[], None]]:
+        """What a turn that resumes this one is asked to do, and a check to be made where it starts:
+        nobody else may have gone on meanwhile. Raises `NotResumable` and `InTimeline`.
+        """
+        while (ending := _on_its_way(live)) is not None:
+            await ending.wait()
+        check_alone(live)
+        seen = _head(live)
+        last = await self._history.last_counting(live)
+        check_resumable(turn, None if last is None else (last.id, last.outcome))
+        record = await self._sealed(live, turn)
+        body = decode_body(record.body)
+
+        def check() -> None:
+            if _head(live) != seen:
+                raise NotResumable(f"turn {turn} is not the last one of this conversation")
+            check_alone(live)
+
+        return TurnBody(message=body.message, images=body.images, resumes=turn), check
 
     async def _truncate(self, principal: Principal, wish: Truncate, key: str | None) -> Cut:
         services = self._services
@@ -85,3 +112,15 @@ class Rewinding:
         if record is None or record.state != "sealed":
             raise NotFound(f"no sealed turn {turn} in this conversation")
         return record
+
+
+def _head(live: Live) -> tuple[int, bytes]:
+    """What every turn that is sealed and every truncation changes."""
+    return live.record.last_seq, live.record.superseded
+
+
+def _on_its_way(live: Live) -> asyncio.Event | None:
+    """What is about to change the past: a turn that is being sealed, or a truncation."""
+    if live.past.on_its_way is not None:
+        return live.past.on_its_way.settled
+    return live.current.sealed if live.state.ending and live.current is not None else None

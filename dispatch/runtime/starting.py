@@ -118,9 +118,9 @@ def _begin(
     current = CurrentTurn(record, live.record.id, body, agent, now_ms=now_ms, now_s=now_s)
     live.current = current
     author = None if record.user == LOCAL.user else record.user
-    message = UserMessage(body.message, body.images, author)
+    begins_with = body.resumes or UserMessage(body.message, body.images, author)
     pending = []
-    for fact in rules.start(live.state, record.id, message):
+    for fact in rules.start(live.state, record.id, begins_with):
         live.state = rules.evolve(live.state, fact)
         if isinstance(fact, Happened):
             payload = encode_event(fact.event)
@@ -160,6 +160,7 @@ def record_of(live: Live, admission: Admission, state: TurnState, now_ms: int) -
         created_at_ms=now_ms,
         client_key=admission.client_key,
         digest=admission.digest,
+        resumes=admission.body.resumes,
     )
 
 

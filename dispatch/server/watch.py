@@ -99,6 +99,8 @@ class Watch:
         async with history.holding(current.bytes_total):
             entries = await _between(history, live, current.first_offset - 1, head)
             frame["turn"] = {"turnId": current.id, "startedAt": current.started_ms}
+            if current.body.resumes is not None:
+                frame["turn"]["resumes"] = current.body.resumes
             frame["turn"] |= _fold(current.id, entries)
             await connection.until_writable()
             self._send(frame)

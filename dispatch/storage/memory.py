@@ -117,6 +117,17 @@ class MemoryStore(MemoryTimelineReads, MemoryPeopleReads):
         found.sort(key=_activity, reverse=True)
         return [self._row(record.key) for record in found[: max(0, query.limit)]]
 
+    async def conversations_of(
+        self, account: AccountId, session: str, limit: int
+    ) -> list[ConversationRecord]:
+        """The conversations of one session, without tombstones, the oldest first."""
+        keys = sorted(
+            record.key
+            for record in self._disk.conversations.values()
+            if (record.account, record.session) == (account, session) and record.status != "deleted"
+        )
+        return [self._row(key) for key in keys[: max(0, limit)]]
+
     async def idle_since(self, active_before_ms: int) -> list[ConversationRecord]:
         """Some conversations to forget, the longest idle first."""
         busy = {turn.conversation for turn in self._disk.turns.values() if _is_unsealed(turn)}

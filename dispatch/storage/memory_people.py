@@ -118,7 +118,9 @@ class MemoryPeopleReads:
         if record is not None:
             return ("conversation", record.id) if record.account == account else None
         timeline = self._disk.timelines[subject]
-        return (timeline.kind, timeline.id) if timeline.account == account else None
+        if timeline.account != account:
+            return None
+        return ("chat" if timeline.kind == "chat" else "group", timeline.id)
 
 
 def _subject(key: int, kind: str) -> SubjectKey:

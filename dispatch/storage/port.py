@@ -292,6 +292,12 @@ class Store(TimelineReads, PeopleReads, Protocol):
         """The conversations of a user with a larger key, ascending, without tombstones."""
         ...
 
+    async def conversations_of(
+        self, account: AccountId, session: str, limit: int
+    ) -> list[ConversationRecord]:
+        """The conversations of one session, without tombstones, the oldest first."""
+        ...
+
     async def idle_since(self, active_before_ms: int) -> list[ConversationRecord]:
         """Some conversations without activity since then and without unsealed turns, the longest
         idle first; at most `IDLE_CONVERSATIONS_MAX`.

@@ -235,6 +235,14 @@ class SqliteStore(SqliteTimelineReads, SqlitePeopleReads):
         """One page, without tombstones."""
         return await self._read(partial(sqlite_rows.conversations, query=query))
 
+    async def conversations_of(
+        self, account: AccountId, session: str, limit: int
+    ) -> list[ConversationRecord]:
+        """The conversations of one session, without tombstones, the oldest first."""
+        return await self._read(
+            partial(sqlite_rows.conversations_of, account=account, session=session, limit=limit)
+        )
+
     async def idle_since(self, active_before_ms: int) -> list[ConversationRecord]:
         """Some conversations to forget, the longest idle first."""
         return await self._read(partial(sqlite_rows.idle_since, active_before_ms=active_before_ms))

@@ -76,6 +76,14 @@ def conversations(
     return [_conversation(row) for row in found]
 
 
+def conversations_of(
+    connection: sqlite3.Connection, account: AccountId, session: str, limit: int
+) -> list[ConversationRecord]:
+    """The conversations of one session, the oldest first."""
+    found = connection.execute(LIST_SESSION, (account, session, max(0, limit)))
+    return [_conversation(row) for row in found]
+
+
 def mentions(title: str, last_message: str, casefolded: str) -> bool:
     """The function `mentions` of `LIST_CONVERSATIONS`: SQLite itself folds ASCII alone."""
     return casefolded in title.casefold() or casefolded in last_message.casefold()
@@ -212,6 +220,13 @@ WHERE account = :account
     AND (:search = '' OR mentions(title, last_message, :search))
 ORDER BY active_at_ms DESC, key DESC
 LIMIT :limit
+"""
+
+LIST_SESSION: Final = """
+SELECT * FROM conversation_record
+WHERE account = ? AND session = ? AND status <> 'deleted'
+ORDER BY key
+LIMIT ?
 """
 
 # One range of the index an account, instead of a walk over every conversation.

@@ -105,6 +105,13 @@ class StoreWrapper:
             account, user, after=after, keys_max=keys_max, bytes_max=bytes_max
         )
 
+    async def conversations_of(
+        self, account: AccountId, session: str, limit: int
+    ) -> list[ConversationRecord]:
+        """See `Store`."""
+        await self.before("conversations_of")
+        return await self.inner.conversations_of(account, session, limit)
+
     async def idle_since(self, active_before_ms: int) -> list[ConversationRecord]:
         """See `Store`."""
         await self.before("idle_since")

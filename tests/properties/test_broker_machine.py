@@ -21,7 +21,7 @@ from dispatch.core.commands import Accepted, Cut, OnBusy, Truncate
 from dispatch.core.events import Request, Response, Steering, StepComplete, TextDelta
 from dispatch.core.identity import LOCAL, ConversationId, TurnId
 from dispatch.core.truncation import decode_superseded, is_superseded
-from dispatch.errors import Busy, Conflict, DispatchError, Gone, NotFound
+from dispatch.errors import Busy, Conflict, DispatchError, Gone, NotFound, NotResumable
 from dispatch.errors import RequestClosed as AlreadyClosed
 from dispatch.runtime.admission import decode_accepted
 from dispatch.storage.memory import MemoryStore
@@ -109,7 +109,7 @@ class BrokerMachine(RuleBasedStateMachine):
         # What was shown of each conversation, by offset, to somebody who never looks away.
         self.shown: dict[str, dict[int, bytes]] = {}
         self.watchers: dict[str, Watcher] = {}
-        self.prompts: list[str] = []
+        self.prompts: list[tuple[str, TurnId | None]] = []
         self.count = 0
 
     # -- the machinery -------------------------------------------------------------------------
@@ -174,7 +174,7 @@ class BrokerMachine(RuleBasedStateMachine):
         await self._daemon
 
     async def _follow_orders(self, request: TurnRequest, emit: Emit) -> None:
-        self.prompts.append(request.message)
+        self.prompts.append((request.message, request.resumes))
         orders = self.orders[request.turn_id] = asyncio.Queue()
         number = 0
         while True:
@@ -401,6 +401,31 @@ class BrokerMachine(RuleBasedStateMachine):
         if is_sent_again:
             again = self.run(self.broker.broker.truncate(LOCAL, wish))
             assert (again.duplicate, again.offset) == (True, told.offset)
+
+    @rule(name=st.sampled_from(NAMES), data=st.data())
+    def resume(self, name: str, data: st.DataObject) -> None:
+        model = self.model[name]
+        turns = [turn for turn, _ in model.sealed]
+        turn = data.draw(st.sampled_from([*turns[-2:], TurnId("none")]))
+        self.count += 1
+        message = Message("", f"again{self.count}")
+        told = self.run(self.broker.resume(turn, name, client_id=message.client_id))
+        if model.is_deleted:
+            assert isinstance(told, Gone)
+            return
+        counting = [one for one in model.sealed if one[0] not in model.left_behind]
+        last, outcome = counting[-1] if counting else ("", "")
+        if last != turn or outcome not in {"error", "interrupted"}:
+            assert isinstance(told, NotResumable)
+        elif model.running is not None:
+            assert isinstance(told, Busy)
+        else:
+            assert isinstance(told, Accepted), told
+            message.turn, message.place = told.turn, told.place
+            model.start(message)
+            again = self.run(self.broker.resume(turn, name, client_id=message.client_id))
+            assert isinstance(again, Accepted)
+            assert (again.duplicate, again.turn) == (True, told.turn)
 
     @precondition(lambda self: len(self.model) < 5)
     @rule(name=st.sampled_from(NAMES), data=st.data())

@@ -56,7 +56,7 @@ async def pragma(data: Path, name: str, **options: object) -> object:
         ("trusted_schema", 0),
         ("cell_size_check", 1),
         ("application_id", int.from_bytes(b"DSPC", "big")),
-        ("user_version", 3),
+        ("user_version", 4),
     ],
 )
 async def test_the_writer_is_set_to_lose_nothing(data: Path, name: str, value: object) -> None:

@@ -64,12 +64,17 @@ class Projection:
         *,
         resumes: bool = False,
         queued_id: str | None = None,
+        message: Object | None = None,
         parts_before: int = 0,
     ) -> None:
-        """Begin with nothing said; `parts_before` counts the texts a resumed turn has already."""
+        """Begin with nothing said; `parts_before` counts the texts a resumed turn has already.
+
+        `message` is its message as a client wrote it, where that says more than its text.
+        """
         self.turn_id = turn_id
         self._resumes = resumes
         self._queued_id = queued_id
+        self._message = message
         self._parts = parts_before
         self._run: tuple[str, str] | None = None
         self._calls: dict[str, str] = {}
@@ -157,7 +162,7 @@ class Projection:
         return self._said(
             "turnStarted",
             startedAt=iso_time(at_ms),
-            message=message_object(event.text, event.images),
+            message=self._message or message_object(event.text, event.images),
             queuedMessageId=self._queued_id,
         )
 

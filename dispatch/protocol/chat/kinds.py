@@ -140,6 +140,7 @@ class TurnSoFar(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     started_at: EpochMs
     chunks: tuple[StoredLine, ...]
     requests: tuple[AgentRequest, ...]
+    resumes: str | UnsetType = UNSET
 
 
 class ChatSnapshotFrame(ServerFrame, frozen=True, kw_only=True, tag="chat.snapshot"):

@@ -286,6 +286,20 @@ def _truncate(frame: Object) -> Frame:
     return ChatTruncate(truncate=read_truncate(frame, _conversation(frame, where), where))
 
 
+def read_resume(frame: Object, conversation: ConversationId, where: str) -> Send:
+    """The fields of `chat.resume`, as a frame or as a body."""
+    return Send(
+        body=TurnBody(message="", resumes=TurnId(_required(frame, "turnId", where))),
+        conversation=conversation,
+        client_message_id=_text(frame, "clientMessageId", where, characters_max=128),
+    )
+
+
+def _resume(frame: Object) -> Frame:
+    where = "chat.resume"
+    return ChatSend(send=read_resume(frame, _conversation(frame, where), where))
+
+
 def _fork(frame: Object) -> Frame:
     return ChatFork(
         conversation=_conversation(frame, "chat.fork"),
@@ -326,6 +340,7 @@ _READERS: Final[dict[str, Callable[[Object], Frame]]] = {
     "chat.unsubscribe": _unsubscribe,
     "chat.stop": _stop,
     "chat.truncate": _truncate,
+    "chat.resume": _resume,
     "chat.fork": _fork,
     "chat.respond": _respond,
     "chat.read": _read,

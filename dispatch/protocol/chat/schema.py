@@ -239,6 +239,14 @@ class ConversationTruncated(OfConversation, frozen=True, kw_only=True):
     duplicate: bool | UnsetType = UNSET
 
 
+class TurnResumed(OfConversation, frozen=True, kw_only=True):
+    """The new turn, and the one that it goes on with."""
+
+    turn_id: str
+    resumes: str
+    duplicate: bool | UnsetType = UNSET
+
+
 class ConversationForked(OfConversation, frozen=True, kw_only=True):
     """The new conversation."""
 
@@ -323,6 +331,13 @@ class TruncateBody(Wire, frozen=True, kw_only=True):
     """`POST /conversations/:id/truncate`: the last turn to stay, null for none."""
 
     after_turn: Text | None
+    client_message_id: ClientId | UnsetType | None = UNSET
+
+
+class ResumeBody(Wire, frozen=True, kw_only=True):
+    """`POST /conversations/:id/resume`: the last turn, which failed or was interrupted."""
+
+    turn_id: Text
     client_message_id: ClientId | UnsetType | None = UNSET
 
 

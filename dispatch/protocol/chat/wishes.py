@@ -114,6 +114,17 @@ class ChatTruncateFrame(ClientFrame, frozen=True, kw_only=True, tag="chat.trunca
     client_message_id: ClientId | UnsetType | None = UNSET
 
 
+class ChatResumeFrame(ClientFrame, frozen=True, kw_only=True, tag="chat.resume"):
+    """Let the last turn go on, which failed or was interrupted, in a turn without a message.
+
+    Otherwise as `chat.send`.
+    """
+
+    conversation_id: Id
+    turn_id: Text
+    client_message_id: ClientId | UnsetType | None = UNSET
+
+
 class ChatForkFrame(ClientFrame, frozen=True, kw_only=True, tag="chat.fork"):
     """A new conversation with the history up to and including a sealed turn."""
 
@@ -177,6 +188,7 @@ CLIENT_FRAMES: Final[tuple[type[msgspec.Struct], ...]] = (
     ChatUnsubscribeFrame,
     ChatStopFrame,
     ChatTruncateFrame,
+    ChatResumeFrame,
     ChatForkFrame,
     ChatRespondFrame,
     ChatReadFrame,

@@ -59,7 +59,9 @@ class Belongings:
             return "conversation"
         found = await self._store.timeline(self.account, *timeline)
         # A crash between the end of a group and of its members leaves plain conversations.
-        return "conversation" if found is None or found.status == "deleted" else timeline[0]
+        if found is None or found.status == "deleted":
+            return "conversation"
+        return "chat" if found.kind == "chat" else "group"
 
     async def session(self, record: ConversationRecord) -> TimelineRecord | None:
         """The chat session that a conversation is."""

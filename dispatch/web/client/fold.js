@@ -39,6 +39,9 @@ export class Fold {
       case "steering":
         this.#line("user", { type: "text", text: event.text });
         break;
+      case "turn-start":
+        if (event.resumes) this.#line("system", { type: "system", text: "The turn was resumed." });
+        break;
       case "tool-call": {
         const { toolCallId, toolName, input, stepId } = event;
         const step = stepId ? { stepId } : {};
