@@ -46,13 +46,15 @@ from dispatch.runtime.retention import keep_tidy
 from dispatch.runtime.services import Services
 from dispatch.runtime.slots import Slots
 from dispatch.runtime.verbs import Verbs, all_verbs
+from dispatch.server.ahp.connections import AhpConnections
 from dispatch.server.auth import Authenticator
-from dispatch.server.connection import Connection
 from dispatch.server.connections import Connections
 from dispatch.server.gate import Doorkeeper, Gate
 from dispatch.server.http import build_app, is_public
 from dispatch.server.listener import Handshake, Listener
+from dispatch.server.offers import AHP_PATH
 from dispatch.server.tickets import session_key
+from dispatch.server.websocket import Receiver
 from dispatch.settings import AgentSettings, Settings
 from dispatch.storage.memory import MemoryStore
 from dispatch.storage.port import Opened, Store
@@ -222,6 +224,7 @@ async def _serving(
     authenticator = _authenticator(settings)
     keeper = Doorkeeper(settings, authenticator)
     hub = Connections(services, verbs, keeper)
+    ahp = AhpConnections(services, verbs, hub)
 
     def figures() -> dict[str, float]:
         refused = 0 if authenticator is None else authenticator.refused_total
@@ -240,9 +243,12 @@ async def _serving(
         await verbs.recover(services)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(hub.run)
+            tasks.start_soon(ahp.run)
             tasks.start_soon(keep_tidy, services, verbs.catalog, settings.retention)
 
-            def accept(handshake: Handshake) -> Connection:
+            def accept(handshake: Handshake) -> Receiver:
+                if handshake.head.path == AHP_PATH:
+                    return ahp.accept(handshake.credential)
                 return hub.accept(handshake.credential, handshake.head.query)
 
             async with Listener(
@@ -255,6 +261,7 @@ async def _serving(
                     await verbs.broker.drain(seconds)
                     listener.stop_accepting()
                     hub.close_all()
+                    ahp.close_all()
                     await listener.drain(_GOODBYE_SECONDS, CloseCode.DRAINING)
 
                 yield Daemon(

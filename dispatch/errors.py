@@ -81,6 +81,18 @@ class Archived(Refused):
     code = "archived"
 
 
+class InTimeline(Refused):
+    """A group or chat session keeps rows of this conversation: its past is not changed alone."""
+
+    code = "in_timeline"
+
+
+class NotResumable(Refused):
+    """Only the last turn can be resumed, and only if it failed or was interrupted."""
+
+    code = "not_resumable"
+
+
 class Conflict(Refused):
     """The same client id was used before with another body."""
 

@@ -78,6 +78,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     # Of one account, messages that wait for a turn, all together: a handful of the largest, and
     # more text than anybody types; each is held in memory until its turn begins.
     queue_bytes_max: Positive = 16 * MIB
+    # Stretches of a conversation that truncations left behind; they are written with its row.
+    truncations_max: Positive = 1_000
     # Idle conversations kept in memory after their last watcher left: a reload costs a read.
     conversations_warm_max: Positive = 1_000
     # Chunks of one page of history when the client names a limit.
@@ -87,6 +89,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     # Turns over a page of 256 KiB that are on their way to readers, all together: a turn is read as
     # a whole, and whoever wants one more waits.
     history_held_bytes_max: Positive = 128 * MIB
+    # Turns of an AHP snapshot; older ones are fetched. A client draws all that it is given.
+    ahp_turns_max: Positive = 200
+    # Events read to show a chat's finished turns as they were watched; beyond, as they are kept.
+    ahp_events_max: Positive = 10_000
+    # Events of one AHP session that are replayed to who comes back; beyond, it gets snapshots.
+    ahp_replay_events_max: Positive = 10_000
+    # And their bytes: beyond, a snapshot is cheaper for both.
+    ahp_replay_bytes_max: Positive = MIB
+    # An AHP client that is gone for longer takes part in no session: a reload takes less.
+    ahp_client_grace_seconds: Seconds = 30.0
+    # Chats of one AHP session: all of them are in memory while somebody follows one.
+    ahp_chats_max: Positive = 200
     # Conversations of one page of the list.
     list_page_max: Positive = 1_000
     # Events of a running turn kept in memory for late joiners; older ones come from the journal.

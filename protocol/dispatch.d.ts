@@ -35,6 +35,7 @@ export type NativeServerFrame =
   | ConversationDeletedFrame
   | ConversationTruncatedFrame
   | ChatStoppedFrame
+  | ChatTruncatedFrame
   | ChatForkedFrame
   | ChatReadMovedFrame
   | ChatRequestClosedFrame
@@ -54,6 +55,8 @@ export type NativeClientFrame =
   | ChatSubscribeFrame
   | ChatUnsubscribeFrame
   | ChatStopFrame
+  | ChatTruncateFrame
+  | ChatResumeFrame
   | ChatForkFrame
   | ChatRespondFrame
   | ChatReadFrame
@@ -70,6 +73,7 @@ export type Part1ServerFrame =
   | Part1ChatErrorFrame
   | Part1ErrorFrame
   | ChatStoppedFrame
+  | ChatTruncatedFrame
   | ChatForkedFrame
   | ChatReadMovedFrame
   | ChatRequestClosedFrame
@@ -130,6 +134,20 @@ export type ExportLine =
   | TurnLine
   | ChunkLine
   | EndLine;
+
+/** A line of a person's export. */
+export type UserExportLine =
+  | UserLine
+  | ConversationLine
+  | TurnLine
+  | ChunkLine
+  | EndLine
+  | ChatSessionLine
+  | ChatMessageLine
+  | ReadLine
+  | SaidLine
+  | GroupLine
+  | WholeLine;
 
 /** What a group's stream says: by `kind`, then `phase`, `progress` and `scope`. */
 export type GroupStreamFrame =
@@ -499,6 +517,12 @@ export interface ChatMessageEvent {
   data: ChatMessage;
 }
 
+/** A message of a chat session that is over. */
+export interface ChatMessageLine {
+  type: "chat-message";
+  message: ChatMessage;
+}
+
 /** `DELETE /v1/chat/:id?purge=true`. */
 export interface ChatPurged {
   id: string;
@@ -565,8 +589,8 @@ export interface ChatRequestClosedEvent {
 }
 
 /**
- * A request is closed for everybody, by a user's answer or without one. Who answered without
- * watching is told without `turnId` and `position`.
+ * A request is closed for everybody, by a user's answer or without one. Behind `by` is the answer.
+ * Who answered without watching is told without `turnId`, `position` and the answer.
  */
 export interface ChatRequestClosedFrame {
   type: "chat.request.closed";
@@ -578,6 +602,12 @@ export interface ChatRequestClosedFrame {
   /** A place in a conversation: `<generation>:<offset>`. Compare, never count. */
   position?: string;
   by?: string;
+  approved?: boolean;
+  optionId?: string;
+  editedInput?: unknown;
+  reason?: string;
+  action?: "accept" | "cancel" | "decline";
+  answers?: Record<string, unknown>;
 }
 
 /** The agent asks. */
@@ -621,6 +651,18 @@ export interface ChatRespondFrame {
   answers?: Record<string, unknown>;
   conversationId: string;
   ref?: string | number | null;
+}
+
+/**
+ * Let the last turn go on, which failed or was interrupted, in a turn without a message. Otherwise
+ * as `chat.send`.
+ */
+export interface ChatResumeFrame {
+  type: "chat.resume";
+  ref?: string | number | null;
+  conversationId: string;
+  turnId: string;
+  clientMessageId?: string | null;
 }
 
 /** Say something, and watch the conversation. The message is not trimmed. */
@@ -695,6 +737,12 @@ export interface ChatSessionDeletedEvent {
   data: ChatSession;
 }
 
+/** The conversation before it is this chat session; its messages are the lines behind it. */
+export interface ChatSessionLine {
+  type: "chat-session";
+  session: ChatSession;
+}
+
 /** The user read up to a message. */
 export interface ChatSessionReadEvent {
   event: "chat_session_read";
@@ -732,6 +780,8 @@ export interface ChatSnapshotFrame {
   /** A place in a conversation: `<generation>:<offset>`. Compare, never count. */
   position: string;
   lastSeq: number;
+  /** Seqs that do not count any more, ascending: the first and last of each run. */
+  superseded?: number[][];
   turn?: TurnSoFar;
 }
 
@@ -764,7 +814,7 @@ export interface ChatSubscribeFrame {
 /**
  * What follows starts right behind the position asked for, or with the turn in flight. `recovered`
  * is false where that is not possible: a `chat.snapshot` follows. `position` is the head at this
- * instant, `turnId` the turn in flight.
+ * instant, `turnId` the turn in flight, `superseded` what truncations left behind.
  */
 export interface ChatSubscribedFrame {
   type: "chat.subscribed";
@@ -775,6 +825,8 @@ export interface ChatSubscribedFrame {
   position: string;
   status: "active" | "closed" | "idle";
   lastSeq: number;
+  /** Seqs that do not count any more, ascending: the first and last of each run. */
+  superseded?: number[][];
   turnId?: string;
 }
 
@@ -810,6 +862,30 @@ export interface ChatTaskFailedEvent {
   /** Grows; what a stream resumes from. */
   id: number;
   data: ChatTaskEnd;
+}
+
+/**
+ * Keep what is said up to and including a sealed turn (null: nothing), ending what runs. The same
+ * `clientMessageId` with the same turn again is answered as the first time.
+ */
+export interface ChatTruncateFrame {
+  type: "chat.truncate";
+  ref?: string | number | null;
+  conversationId: string;
+  afterTurn: string | null;
+  clientMessageId?: string | null;
+}
+
+/** A conversation was truncated; `position` is that of its `conversation.truncated`. */
+export interface ChatTruncatedFrame {
+  type: "chat.truncated";
+  ref?: string | number;
+  conversationId: string;
+  /** A place in a conversation: `<generation>:<offset>`. Compare, never count. */
+  position: string;
+  afterTurn?: string;
+  clientMessageId?: string;
+  duplicate?: boolean;
 }
 
 /** `POST /v1/chat/:id/typing`. */
@@ -880,16 +956,20 @@ export interface ChunkLine {
   seq: number;
   role: "assistant" | "system" | "tool" | "user";
   chunk: Chunk;
+  superseded?: boolean;
 }
 
 /**
  * `GET /conversations/:id`: chunks ascending; `latestSeq` is the last one's. `turns` are those of
- * the chunks, in replies to a request with `limit`.
+ * the chunks, in replies to a request with `limit`. `superseded`: what truncations left behind,
+ * here or before, as first and last seqs.
  */
 export interface ChunkPage {
   chunks: StoredChunk[];
   latestSeq: number;
   turns?: TurnPlace[];
+  /** Seqs that do not count any more, ascending: the first and last of each run. */
+  superseded?: number[][];
 }
 
 /** How a request ended; `by` is the user who answered. */
@@ -1064,10 +1144,26 @@ export interface ConversationTitleChangedFrame {
   title: string;
 }
 
-/** Everything after this turn no longer counts. */
+/** The last turn that still counts, if any does, and where the log says so. */
+export interface ConversationTruncated {
+  conversationId: string;
+  /** A place in a conversation: `<generation>:<offset>`. Compare, never count. */
+  position: string;
+  afterTurn?: string;
+  duplicate?: boolean;
+}
+
+/**
+ * What is behind this turn (none: everything) does not count any more: the chunks behind
+ * `afterSeq`, up to `lastSeq`. It is an event, in order with those of turns.
+ */
 export interface ConversationTruncatedFrame {
   type: "conversation.truncated";
   conversationId: string;
+  /** A place in a conversation: `<generation>:<offset>`. Compare, never count. */
+  position: string;
+  afterSeq: number;
+  lastSeq: number;
   afterTurn?: string;
 }
 
@@ -1273,6 +1369,17 @@ export interface GroupEventFrame {
   groupId: string;
   event: GroupStreamFrame;
   frameId?: number;
+}
+
+/** A group that the person made, wrote `messages` to, or read. */
+export interface GroupLine {
+  type: "group";
+  groupId: string;
+  title: string;
+  /** Milliseconds since 1970. */
+  createdAt: number;
+  isMaker: boolean;
+  messages: number;
 }
 
 /** `GET /api/groups`: newest activity first. */
@@ -1653,6 +1760,14 @@ export interface ReadGroupBody {
   upToSeq: number;
 }
 
+/** How far the person has read; a chat session's `id` is its conversation's. */
+export interface ReadLine {
+  type: "read";
+  of: "chat" | "conversation" | "group";
+  id: string;
+  lastReadSeq: number;
+}
+
 /** More of the agent's thinking. */
 export interface ReasoningDeltaEvent {
   type: "reasoning-delta";
@@ -1681,6 +1796,14 @@ export interface ReasoningFrame {
 export interface Refusal {
   error: string;
   code: string;
+}
+
+/** What went; `waitingMessages` had been taken back before they had a turn. */
+export interface RemovedOfUser {
+  conversations: number;
+  chatSessions: number;
+  readCursors: number;
+  waitingMessages: number;
 }
 
 /** `PATCH /v1/chat/:id`. */
@@ -1752,6 +1875,12 @@ export interface Results {
   removed: number;
 }
 
+/** `POST /conversations/:id/resume`: the last turn, which failed or was interrupted. */
+export interface ResumeBody {
+  turnId: string;
+  clientMessageId?: string | null;
+}
+
 /** The cursor cannot be served: read the group again, ignore frames up to its `cursor`. */
 export interface ResumeGapFrame {
   kind: "progress";
@@ -1765,6 +1894,23 @@ export interface ResumeGapFrame {
 export interface ResyncRequiredEvent {
   event: "resync_required";
   data: ChatCursor;
+}
+
+/**
+ * What the person said in a conversation that is not theirs alone, or to a group. Of a conversation
+ * `turnId`, of a group `seq`; `cancelled` ones were taken back in time.
+ */
+export interface SaidLine {
+  type: "said";
+  /** Milliseconds since 1970. */
+  saidAt: number;
+  state: "cancelled" | "kept" | "running" | "waiting";
+  text: string;
+  conversationId?: string;
+  turnId?: string;
+  groupId?: string;
+  seq?: number;
+  images?: Image[];
 }
 
 /** `POST /api/groups/:id/send`; `runId` is an alias of `clientMessageId`. */
@@ -1811,10 +1957,21 @@ export interface StatusEvent {
   conversationId: string;
 }
 
-/** The agent took this text into the running turn. */
+/**
+ * What stays: conversations that the person began and a group has, groups that they made, and
+ * messages in what is not theirs alone.
+ */
+export interface StayedOfUser {
+  conversations: number;
+  groups: number;
+  messages: number;
+}
+
+/** The agent took this text into the running turn; the id is its sender's, where it had one. */
 export interface SteeringEvent {
   type: "steering";
   text: string;
+  clientMessageId?: string;
   conversationId: string;
   turnId: string;
 }
@@ -1886,11 +2043,15 @@ export interface StopGroupBody {
   runId?: string | null;
 }
 
-/** A chunk with its role and its place in the conversation. */
+/**
+ * A chunk with its role and its place in the conversation. One that is `superseded` was left behind
+ * by a truncation: agents are not told of it any more.
+ */
 export interface StoredChunk {
   seq: number;
   role: "assistant" | "system" | "tool" | "user";
   chunk: Chunk;
+  superseded?: boolean;
 }
 
 /** A chunk with its role, as kept. */
@@ -2134,6 +2295,12 @@ export interface ToolResultFrame {
   durationMs?: number;
 }
 
+/** `POST /conversations/:id/truncate`: the last turn to stay, null for none. */
+export interface TruncateBody {
+  afterTurn: string | null;
+  clientMessageId?: string | null;
+}
+
 /** What a turn took; time in milliseconds. */
 export interface TurnCosts {
   usage: TokenUsage;
@@ -2152,6 +2319,8 @@ export interface TurnLine {
   sealedAt: number;
   firstSeq: number;
   chunkCount: number;
+  superseded?: boolean;
+  resumes?: string;
   metrics?: TurnCosts;
 }
 
@@ -2165,7 +2334,10 @@ export interface TurnMetrics {
   turnId: string;
 }
 
-/** A sealed turn and the chunks that are of it; `agent` is not known of turns of old stores. */
+/**
+ * A sealed turn and the chunks that are of it; `resumes` names the failed turn it goes on with,
+ * `agent` is not known of turns of old stores.
+ */
 export interface TurnPlace {
   turnId: string;
   firstSeq: number;
@@ -2174,6 +2346,15 @@ export interface TurnPlace {
   /** Milliseconds since 1970. */
   sealedAt: number;
   agent?: string;
+  resumes?: string;
+}
+
+/** The new turn, and the one that it goes on with. */
+export interface TurnResumed {
+  conversationId: string;
+  turnId: string;
+  resumes: string;
+  duplicate?: boolean;
 }
 
 /** History and metrics of the turn are readable from here on. */
@@ -2191,11 +2372,13 @@ export interface TurnSoFar {
   startedAt: number;
   chunks: StoredLine[];
   requests: AgentRequest[];
+  resumes?: string;
 }
 
-/** The turn runs from here. */
+/** The turn runs from here; one without a message goes on with the turn that it `resumes`. */
 export interface TurnStartEvent {
   type: "turn-start";
+  resumes?: string;
   conversationId: string;
   turnId: string;
 }
@@ -2239,6 +2422,15 @@ export interface UsageFrame {
   stepId?: string;
 }
 
+/** `DELETE /users/:user`; `turnsEnded` ran or waited in conversations of others. */
+export interface UserForgotten {
+  account: string;
+  user: string;
+  turnsEnded: number;
+  removed: RemovedOfUser;
+  stayed: StayedOfUser;
+}
+
 /** A message was accepted. */
 export interface UserFrame {
   kind: "user";
@@ -2253,6 +2445,15 @@ export interface UserFrame {
   userId?: string;
 }
 
+/** The first line of a person's export. */
+export interface UserLine {
+  type: "user";
+  account: string;
+  user: string;
+  /** Milliseconds since 1970. */
+  exportedAt: number;
+}
+
 /** The message that a turn answers; `author` (a user id) where an account has several people. */
 export interface UserMessageEvent {
   type: "user-message";
@@ -2261,4 +2462,15 @@ export interface UserMessageEvent {
   author?: string;
   conversationId: string;
   turnId: string;
+  clientMessageId?: string;
+}
+
+/** The last line of a person's export that is whole; conversations without chat sessions. */
+export interface WholeLine {
+  type: "whole";
+  conversations: number;
+  chatSessions: number;
+  readCursors: number;
+  messages: number;
+  groups: number;
 }

@@ -6,6 +6,7 @@ Invariant: `tests/protocol/test_schemas.py` holds this table to the routes that 
 
 from __future__ import annotations
 
+from dispatch.protocol import people
 from dispatch.protocol.chat import schema as native
 from dispatch.protocol.chat import service
 from scripts.routes import Operation, Parameter, integer
@@ -15,6 +16,7 @@ TEXT = "text/plain"
 
 C, ONE_C = "/conversations", "/conversations/{id}"
 LABEL = {"type": "string"}
+ACCOUNT = Parameter("account", LABEL, "Refused where it is not the credential's own.")
 
 NATIVE_OPERATIONS = (
     Operation(
@@ -126,6 +128,22 @@ NATIVE_OPERATIONS = (
     ),
     Operation(
         "post",
+        f"{ONE_C}/truncate",
+        "What is behind a turn does not count any more; what runs is ended.",
+        {200: native.ConversationTruncated},
+        native.TruncateBody,
+        errors=(400, 404, 409, 410),
+    ),
+    Operation(
+        "post",
+        f"{ONE_C}/resume",
+        "Let the last turn go on, which failed or was interrupted.",
+        {200: native.TurnResumed},
+        native.ResumeBody,
+        errors=(400, 404, 409, 410),
+    ),
+    Operation(
+        "post",
         f"{ONE_C}/fork",
         "A new conversation with the history up to and including a turn.",
         {200: native.ConversationForked},
@@ -227,6 +245,24 @@ NATIVE_OPERATIONS = (
     ),
     Operation(
         "get", f"{ONE_C}/mcp", "Tool servers: none.", {200: native.NoServers}, errors=(400, 410)
+    ),
+    Operation(
+        "get",
+        "/users/{user}/export",
+        "Everything of a person, line by line; for the right admin.",
+        {},
+        parameters=(ACCOUNT,),
+        errors=(400, 404),
+        stream="UserExportLine",
+        media=NDJSON,
+    ),
+    Operation(
+        "delete",
+        "/users/{user}",
+        "Remove what is a person's alone, for ever; for the right admin.",
+        {200: people.UserForgotten},
+        parameters=(ACCOUNT,),
+        errors=(400, 404),
     ),
     Operation("get", "/models", "What model takes.", {200: service.ModelList}),
     Operation("get", "/agents", "The agents, and how each is.", {200: service.AgentList}),

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, get_args
 import msgspec
 
 from dispatch.core import content
+from dispatch.protocol import people
 from dispatch.protocol.chat import kinds, schema, shown, wishes
 from dispatch.protocol.groups import kinds as group_kinds
 from dispatch.protocol.groups import schema as groups
@@ -90,6 +91,7 @@ NATIVE = Dialect(
         ),
         "Chunk": Union("What is kept of an event.", get_args(content.AnyChunk)),
         "ExportLine": Union("A line of an export.", schema.EXPORT_LINES),
+        "UserExportLine": Union("A line of a person's export.", people.USER_EXPORT_LINES),
     },
     NATIVE_OPERATIONS,
     schema.Refusal,

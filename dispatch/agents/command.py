@@ -67,10 +67,7 @@ class _Opening(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
     cwd: str | None = None
     reasoning_effort: ReasoningEffort | None = None
     system_prompt: str | None = None
-
-
-class _SteerLine(msgspec.Struct, frozen=True, tag_field="type", tag="steer"):
-    text: str
+    resumes: str | None = None
 
 
 class _Heard(msgspec.Struct):
@@ -155,6 +152,7 @@ class CommandAgent:
                 cwd=str(launch.cwd) if request.cwd is not None else None,
                 reasoning_effort=request.reasoning_effort,
                 system_prompt=self._options.system_prompt if prompt is None else prompt,
+                resumes=request.resumes,
             )
         )
 
@@ -167,9 +165,9 @@ class CommandAgent:
 
     def _line(self, item: Input) -> bytes | None:
         match item:
-            case Steer(text):
+            case Steer():
                 # Not acknowledged, so it becomes the next turn.
-                return encode_line(_SteerLine(text)) if self._options.steer else None
+                return encode_line(item) if self._options.steer else None
             case Respond(response):
                 return b'{"type":"respond",' + encode_line(response)[1:]
 

@@ -19,6 +19,7 @@ from anyio.lowlevel import checkpoint
 
 from dispatch.agents.options import AgentOptions, Milliseconds, check_model, decode_options
 from dispatch.agents.port import AgentInfo, Emit, Steer, TurnRequest
+from dispatch.core.content import Text
 from dispatch.core.events import Steering, StepComplete, TextDelta, TokenUsage, Usage
 
 # A word with the space before it, or the space at the end. Capped, so that a megabyte without a
@@ -70,7 +71,11 @@ class EchoAgent:
         """Say the message, then what was steered, each as a step with its counts and times."""
         check_model(self._info, request.model)
         steered: deque[str] = deque()
-        await self._say(request.message, request, steered, emit)
+        chunks = [line.chunk for line in await request.said()]
+        said = "".join(chunk.text for chunk in chunks if isinstance(chunk, Text))
+        # Of one that is resumed, what was not said yet; all of it where that was something else.
+        rest = request.message.removeprefix(said) or request.message
+        await self._say(rest, request, steered, emit)
         while steered:
             await self._say(steered.popleft(), request, steered, emit)
 
@@ -111,7 +116,7 @@ class EchoAgent:
         while (item := request.inbox.receive_nowait()) is not None:
             if isinstance(item, Steer) and self._info.steer:
                 steered.append(item.text)
-                await emit(Steering(item.text))
+                await emit(Steering(item.text, item.client_message_id))
 
 
 def _milliseconds(seconds: float) -> float:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, runtime_checkable
 
 import msgspec
 from anyio.abc import TaskStatus
@@ -24,10 +24,14 @@ from dispatch.core.identity import LOCAL, AccountId, ConversationId, TurnId
 ReasoningEffort = Literal["low", "medium", "high", "xhigh", "max"]
 
 
-class Steer(msgspec.Struct, frozen=True, tag="steer"):
-    """Text for the running turn; acknowledged by emitting `Steering(text)`."""
+class Steer(msgspec.Struct, frozen=True, tag="steer", omit_defaults=True, rename="camel"):
+    """Text for the running turn; acknowledged by emitting `Steering(text)`.
+
+    Where several wait, the id of the one that was taken may be repeated in it.
+    """
 
     text: str
+    client_message_id: str | None = None
 
 
 class Respond(msgspec.Struct, frozen=True, tag="respond"):
@@ -43,6 +47,16 @@ async def _no_turn() -> TurnId | None:
     """Nothing was said before."""
     return None
 
+
+async def nothing_said() -> list[StoredLine]:
+    """It is no turn that goes on with another."""
+    return []
+
+
+GO_ON: Final = (
+    "Your answer broke off. Go on where it did, without saying again what you have said already."
+)
+"""What an agent that has to be told something is told where a turn is resumed."""
 
 Emit = Callable[[AgentEvent], Awaitable[None]]
 """Hands one event to the broker, in order.
@@ -78,6 +92,11 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     `conversation_id` is unique in its `account` alone. `previous_turn()` is the newest turn of that
     history, whichever agent ran it: who remembers another one has missed something. Turns that only
     failed are in neither.
+
+    With `resumes` the turn goes on with one that failed: `message` and `images` are those of that
+    turn, and nobody said them again. `said()` is what the agent said in it, in words and with
+    tools. Where that is nothing, it is as if the message had just come; else `history()` ends with
+    the message and what was said, and whoever prompts a model prompts it to go on (`GO_ON`).
     """
 
     conversation_id: ConversationId
@@ -92,6 +111,8 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     cwd: str | None = None
     reasoning_effort: ReasoningEffort | None = None
     system_prompt: str | None = None
+    resumes: TurnId | None = None
+    said: Callable[[], Awaitable[list[StoredLine]]] = nothing_said
 
 
 class AgentInfo(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):

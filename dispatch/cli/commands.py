@@ -1,7 +1,8 @@
 """What a person types: `dispatch serve`, `send`, `watch`, `history`, `list` and the rest.
 
 Neighbours: `compose` builds the daemon, `client` talks to one, `screen` shows, `usage` says how a
-command is asked and how it fails; `init`, `local`, `respond`, `groups` and `chats` have others.
+command is asked and how it fails; `init`, `local`, `respond`, `people`, `groups` and `chats` have
+others.
 Each command imports what it needs, so that `--help` is there at once.
 Invariant: what goes wrong is one line on standard error, never a traceback.
 """
@@ -22,6 +23,7 @@ from dispatch.cli.conformance import conformance
 from dispatch.cli.groups import groups
 from dispatch.cli.init import init
 from dispatch.cli.local import backup, check_data, config, token
+from dispatch.cli.people import export, forget
 from dispatch.cli.respond import respond
 from dispatch.cli.usage import (
     FAILED,
@@ -279,6 +281,8 @@ for _command in (
     check_data,
     backup,
     token,
+    export,
+    forget,
     groups,
     chats,
     conformance,

@@ -6,8 +6,9 @@
 `session` is the connection that survives connections, `follow` iterates a conversation, `answer`
 joins the two; `cursor` is what a follower knows, `http` what is asked once, `frames` the wire.
 `groups` and `chats` are the other two dialects, over HTTP and either the client's own WebSocket
-(`mirror`) or event streams (`events`). Refusals are the exceptions of `dispatch.errors`; without a
-network, for the tests of a program, see `dispatch.testing.in_memory_client`.
+(`mirror`) or event streams (`events`); `people` is for who administers an account. Refusals are the
+exceptions of `dispatch.errors`; without a network, for the tests of a program, see
+`dispatch.testing.in_memory_client`.
 Invariant: a send is carried out once or raises, and an iterator yields every event once, in order,
 or a `Snapshot` in place of those that are gone.
 """
@@ -37,6 +38,7 @@ from dispatch.client.frames import (
 )
 from dispatch.client.groups import GroupApi
 from dispatch.client.http import HttpApi
+from dispatch.client.people import PeopleApi
 from dispatch.client.replies import ConversationSummary, HistoryPage, ReadState
 from dispatch.client.session import Client, SendFields
 from dispatch.client.transport import Transport
@@ -54,6 +56,7 @@ from dispatch.core.events import (
     UserMessage,
 )
 from dispatch.protocol.groups.schema import GroupConversation, GroupEvent, GroupSnapshot
+from dispatch.protocol.people import UserForgotten
 from dispatch.protocol.sessions.schema import ChatDetail, ChatMessage, ChatSession
 
 __all__ = [
@@ -83,6 +86,7 @@ __all__ = [
     "HttpApi",
     "Item",
     "Options",
+    "PeopleApi",
     "ReadMoved",
     "ReadState",
     "ReasoningDelta",
@@ -105,6 +109,7 @@ __all__ = [
     "TurnSealed",
     "TurnStart",
     "UnknownEvent",
+    "UserForgotten",
     "UserMessage",
     "answer",
     "ask",

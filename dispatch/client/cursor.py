@@ -67,13 +67,13 @@ class Cursor:
                 return self._history(frame)
             case Snapshot():
                 return self._snapshot(frame)
-            case Delta() | RequestOpened() | RequestDone():
+            case Delta() | RequestOpened() | RequestDone() | Truncated():
                 if not self._advance(frame.position):
                     return None
                 if isinstance(frame, Delta) and not isinstance(frame.event, UnknownEvent):
                     self._count(frame.turn_id, frame.event)
                 self._reach_head()
-            case ReadMoved() | Truncated():
+            case ReadMoved():
                 pass
         return frame
 

@@ -15,6 +15,7 @@ from dispatch.client.failures import failure_from_wire
 from dispatch.core.content import StoredChunk, StoredLine
 from dispatch.core.events import (
     AnyEvent,
+    RequestAction,
     RequestKind,
     RequestOption,
     RequestOutcome,
@@ -150,13 +151,19 @@ class RequestOpened(Frame, frozen=True, tag="chat.request"):
 
 
 class RequestDone(Frame, frozen=True, tag="chat.request.closed"):
-    """A question was answered (`by` a user) or cancelled."""
+    """A question was answered (`by` a user, in which way the other fields say) or cancelled."""
 
     conversation_id: str
     request_id: str
     outcome: RequestOutcome
     by: str | None = None
     position: str | None = None
+    approved: bool | None = None
+    option_id: str | None = None
+    edited_input: msgspec.Raw | None = None
+    reason: str | None = None
+    action: RequestAction | None = None
+    answers: dict[str, msgspec.Raw] | None = None
 
 
 class TurnSoFar(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
@@ -193,9 +200,14 @@ class ReadMoved(Frame, frozen=True, tag="chat.read"):
 
 
 class Truncated(Frame, frozen=True, tag="conversation.truncated"):
-    """Everything after this turn no longer counts."""
+    """What is behind this turn (None: everything) does not count any more: the chunks behind
+    `after_seq`, up to `last_seq`.
+    """
 
     conversation_id: str
+    position: str | None = None
+    after_seq: int = 0
+    last_seq: int = 0
     after_turn: str | None = None
 
 

@@ -61,6 +61,10 @@ class ListQuery(TypedDict, total=False):
     limit: int | None
 
 
+class _Resumed(msgspec.Struct, frozen=True, rename="camel"):
+    turn_id: str
+
+
 class _Failure(msgspec.Struct, rename="camel"):
     error: str
     code: str | None = None
@@ -135,6 +139,25 @@ class HttpApi:
         """Name a conversation."""
         path = f"/conversations/{path_part(conversation_id)}/title"
         await self.ask(object, "PUT", path, {"title": title})
+
+    async def truncate(
+        self, conversation_id: str, after_turn: str | None, *, client_message_id: str | None = None
+    ) -> None:
+        """Let what is behind a sealed turn (None: all of it) not count; what runs is ended.
+
+        Under the same `client_message_id` it may be asked for again.
+        """
+        path = f"/conversations/{path_part(conversation_id)}/truncate"
+        body = {"afterTurn": after_turn, "clientMessageId": client_message_id}
+        await self.ask(object, "POST", path, body)
+
+    async def resume(
+        self, conversation_id: str, turn_id: str, *, client_message_id: str | None = None
+    ) -> str:
+        """Let the last turn go on, which failed or was interrupted; the new turn's id."""
+        path = f"/conversations/{path_part(conversation_id)}/resume"
+        body = {"turnId": turn_id, "clientMessageId": client_message_id}
+        return (await self.ask(_Resumed, "POST", path, body)).turn_id
 
     async def close(self, conversation_id: str) -> StopReply:
         """Stop what runs, drop what waits; a later message opens the conversation again."""

@@ -32,6 +32,7 @@ from dispatch.client.frames import Accepted, ChatError, Forked, Hello, PlainErro
 from dispatch.client.groups import GroupApi
 from dispatch.client.http import HttpApi
 from dispatch.client.mirror import Mirror, chats_topic, group_topic
+from dispatch.client.people import PeopleApi
 from dispatch.client.transport import Transport
 from dispatch.core.commands import OnBusy, ReasoningEffort
 from dispatch.core.events import Image
@@ -99,6 +100,7 @@ class Client:
         self.chats = ChatApi(
             self.http, lambda place, deltas: Mirror(self._port, chats_topic(deltas=deltas), place)
         )
+        self.people = PeopleApi(self.http)
         self._hello = Hello("")
         self._link: ClientConnection | None = None
         self._calls = Calls()

@@ -20,7 +20,7 @@ from dispatch.errors import ConfigError
 
 FIXTURES: Final = Path(__file__).resolve().parent / "fixtures"
 # Those of `fixtures` that are of this format.
-DIALECTS: Final = ("chat", "groups", "sessions")
+DIALECTS: Final = ("chat", "groups", "sessions", "ahp")
 
 # Any JSON: a transcript holds frames of every dialect, also of those to come.
 Json = Any

@@ -18,14 +18,34 @@ OnBusy = Literal["reject", "queue", "steer", "interrupt"]
 ReasoningEffort = Literal["low", "medium", "high", "xhigh", "max"]
 
 
+class Dispatched(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """What a message is called in a dialect where clients name things.
+
+    `turn` names its turn, `pending` the message while it waits, `kind` what it was to wait for;
+    `client` and `client_seq` say which client's wish it was. `message` is it as it was written.
+    """
+
+    client: str
+    client_seq: int
+    turn: str | None = None
+    pending: str | None = None
+    kind: Literal["steering", "queued"] | None = None
+    message: msgspec.Raw | None = None
+
+
 class TurnBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What a turn is asked to do; stored with it. `model` is `AGENT` or `AGENT/MODEL`."""
+    """What a turn is asked to do; stored with it. `model` is `AGENT` or `AGENT/MODEL`.
+
+    One that `resumes` a turn has the message of that turn, which is not said again.
+    """
 
     message: str
     images: tuple[Image, ...] = ()
     model: str | None = None
     cwd: str | None = None
     reasoning_effort: ReasoningEffort | None = None
+    resumes: TurnId | None = None
+    dispatched: Dispatched | None = None
 
 
 class Send(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +56,26 @@ class Send(msgspec.Struct, frozen=True, kw_only=True):
     workspace: str | None = None
     client_message_id: str | None = None
     on_busy: OnBusy = "reject"
+
+
+class Truncate(msgspec.Struct, frozen=True, kw_only=True):
+    """Keep what is said up to and including `after_turn` (None: nothing), ending what runs."""
+
+    conversation: ConversationId
+    after_turn: TurnId | None
+    client_message_id: str | None = None
+
+
+class Cut(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a `Truncate`, durable before it is told; stored for repeats.
+
+    `offset` is that of its event.
+    """
+
+    conversation: ConversationId
+    after_turn: TurnId | None = None
+    offset: int
+    duplicate: bool = False
 
 
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True):

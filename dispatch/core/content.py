@@ -21,6 +21,7 @@ from dispatch.core.events import (
     TextDelta,
     ToolCall,
     ToolResult,
+    TurnStart,
     UserMessage,
     one_line,
 )
@@ -93,17 +94,24 @@ class StoredLine(msgspec.Struct, frozen=True):
     chunk: AnyChunk
 
 
-class StoredChunk(msgspec.Struct, frozen=True):
-    """A chunk with its role and its place in the conversation."""
+class StoredChunk(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A chunk with its role and its place in the conversation.
+
+    One that is `superseded` was left behind by a truncation: agents are not told of it any more.
+    """
 
     seq: int
     role: Role
     chunk: AnyChunk
+    superseded: bool = False
 
 
 TEXT_DELTA_PREFIX: Final = b'{"type":"text-delta","delta":"'
 REASONING_DELTA_PREFIX: Final = b'{"type":"reasoning-delta","delta":"'
 DELTA_SUFFIX: Final = b'"}'
+
+RESUMED: Final = System("The turn was resumed.")
+"""What a turn without a message begins with, so that it is there whatever it came to say."""
 
 _RUN_OPENING: Final = {
     TextDelta: b'"role":"assistant","chunk":{"type":"text","text":"',
@@ -133,6 +141,11 @@ def decode_line(line: bytes) -> StoredLine:
 def with_seq(line: bytes, seq: int) -> bytes:
     """The wire form of a kept chunk (without its newline): a JSON `StoredChunk`."""
     return b'{"seq":%d,%b}' % (seq, line)
+
+
+def superseded_with_seq(line: bytes, seq: int) -> bytes:
+    """`with_seq` of a chunk that a truncation left behind."""
+    return b'{"seq":%d,"superseded":true,%b}' % (seq, line)
 
 
 class Fold:
@@ -169,6 +182,8 @@ class Fold:
                 self._line("user", Text(text))
                 for image in images:
                     self._line("user", ImageChunk(image.url, image.mime_type))
+            case TurnStart(resumes=str()):
+                self._line("system", RESUMED)
             case ToolCall():
                 self._line(
                     "assistant",

@@ -18,11 +18,11 @@ from dispatch.core.events import (
     Done,
     ErrorEvent,
     Request,
-    RequestClosed,
     Response,
     Steering,
     TurnStart,
     UserMessage,
+    closed_by,
 )
 from dispatch.core.identity import TurnId, UserId
 from dispatch.core.turn import (
@@ -42,12 +42,16 @@ Status = Literal["active", "idle", "closed"]
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A message that is durable and not yet a running turn; `queued_at_ms` in epoch ms."""
+    """A message that is durable and not yet a running turn; `queued_at_ms` in epoch ms.
+
+    `client_message_id` is its sender's own id of it, if there was one.
+    """
 
     turn: TurnId
     ordinal: int
     text: str
     queued_at_ms: int
+    client_message_id: str | None = None
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,15 +168,17 @@ def place(state: State, on_busy: OnBusy, *, agent_steers: bool) -> Placement:
 
 
 def start(
-    state: State, turn: TurnId, message: UserMessage
+    state: State, turn: TurnId, begins_with: UserMessage | TurnId
 ) -> tuple[Began | Happened | StatusChanged, ...]:
-    """The facts of a turn's beginning; the conversation must be free."""
+    """The facts of a turn's beginning, with a message or with the turn that it resumes; the
+    conversation must be free.
+    """
     assert state.running is None, "one turn at a time"
-    facts: tuple[Began | Happened | StatusChanged, ...] = (
-        Began(turn),
-        Happened(message),
-        Happened(TurnStart()),
-    )
+    facts: tuple[Began | Happened | StatusChanged, ...]
+    if isinstance(begins_with, UserMessage):
+        facts = (Began(turn), Happened(begins_with), Happened(TurnStart()))
+    else:
+        facts = (Began(turn), Happened(TurnStart(begins_with)))
     return facts if state.status == "active" else (*facts, StatusChanged("active"))
 
 
@@ -181,11 +187,21 @@ def agent_event(state: State, turn: TurnId, event: AnyEvent) -> tuple[Happened |
     running = state.running
     if running is None or running.id != turn or state.ending or not is_legal(running, event):
         return ()
-    facts: tuple[Happened | Absorbed, ...] = (Happened(complete(running, event)),)
     if isinstance(event, Steering) and state.steers:
-        taken = next((s for s in state.steers if s.text == event.text), state.steers[0])
-        return (*facts, Absorbed(taken.turn))
-    return facts
+        taken = _taken(state.steers, event)
+        told = msgspec.structs.replace(event, client_message_id=taken.client_message_id)
+        return (Happened(told), Absorbed(taken.turn))
+    return (Happened(complete(running, event)),)
+
+
+def _taken(steers: tuple[Waiting, ...], event: Steering) -> Waiting:
+    """Which text an agent acknowledges: by its id, its words, or else the one that came first."""
+    given = event.client_message_id
+    if given is not None:
+        for steer in steers:
+            if steer.client_message_id == given:
+                return steer
+    return next((steer for steer in steers if steer.text == event.text), steers[0])
 
 
 def end(
@@ -203,13 +219,14 @@ def end(
 
 def respond(state: State, response: Response, by: UserId) -> tuple[Happened, ...]:
     """Answer an open request; raises `RequestClosed` when somebody was first, and `PeerError` for
-    an answer that is none to this question.
+    an answer that is none to this question. What is kept says, as its agent is told, whether the
+    chosen option approves.
     """
     asked = _asked(state, response)
     if asked is None:
         raise AlreadyClosed(f"request {response.request_id} is closed")
     _check_response(asked, response)
-    return (Happened(RequestClosed(response.request_id, "answered", by)),)
+    return (Happened(closed_by(completed(state, response), by)),)
 
 
 def completed(state: State, response: Response) -> Response:

@@ -14,6 +14,7 @@ import msgspec
 
 RequestKind = Literal["approval", "input"]
 RequestOutcome = Literal["answered", "cancelled"]
+RequestAction = Literal["accept", "decline", "cancel"]
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, rename="camel"):
@@ -36,7 +37,9 @@ class UserMessage(Event, frozen=True, tag="user-message"):
 
 
 class TurnStart(Event, frozen=True, tag="turn-start"):
-    """The turn runs from here."""
+    """The turn runs from here; one without a message goes on with the turn that it `resumes`."""
+
+    resumes: str | None = None
 
 
 class TextDelta(Event, frozen=True, tag="text-delta"):
@@ -112,9 +115,10 @@ class ErrorEvent(Event, frozen=True, tag="error"):
 
 
 class Steering(Event, frozen=True, tag="steering"):
-    """The agent took this text into the running turn."""
+    """The agent took this text into the running turn; the id is its sender's, where it had one."""
 
     text: str
+    client_message_id: str | None = None
 
 
 class ProviderRetry(Event, frozen=True, tag="provider-retry"):
@@ -157,11 +161,17 @@ class Request(Event, frozen=True, tag="request"):
 
 
 class RequestClosed(Event, frozen=True, tag="request-closed"):
-    """A request is closed for everybody; `by` is the user who answered."""
+    """A request is closed for everybody; `by` is the user who answered, the rest is the answer."""
 
     request_id: str
     outcome: RequestOutcome
     by: str | None = None
+    approved: bool | None = None
+    option_id: str | None = None
+    edited_input: msgspec.Raw | None = None
+    reason: str | None = None
+    action: RequestAction | None = None
+    answers: dict[str, msgspec.Raw] | None = None
 
 
 class Done(Event, frozen=True, tag="done"):
@@ -175,6 +185,17 @@ class Done(Event, frozen=True, tag="done"):
 
 class TurnSealed(Event, frozen=True, tag="turn-sealed"):
     """History and metrics of the turn are readable from here on."""
+
+
+class Truncated(Event, frozen=True, tag="truncated"):
+    """Of no turn: what is behind `after_turn` (None: everything) does not count any more.
+
+    In seqs: what is behind `after_seq`, up to `last_seq`.
+    """
+
+    after_seq: int
+    last_seq: int
+    after_turn: str | None = None
 
 
 AgentEvent = (
@@ -193,7 +214,7 @@ AgentEvent = (
 )
 """What an agent may yield."""
 
-AnyEvent = AgentEvent | UserMessage | TurnStart | RequestClosed | TurnSealed
+AnyEvent = AgentEvent | UserMessage | TurnStart | RequestClosed | TurnSealed | Truncated
 """What may be stored."""
 
 
@@ -205,19 +226,33 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     option_id: str | None = None
     edited_input: msgspec.Raw | None = None
     reason: str | None = None
-    action: Literal["accept", "decline", "cancel"] | None = None
+    action: RequestAction | None = None
     answers: dict[str, msgspec.Raw] | None = None
 
 
+def closed_by(response: Response, by: str) -> RequestClosed:
+    """What is stored of a user's answer: all of it."""
+    return RequestClosed(outcome="answered", by=by, **msgspec.structs.asdict(response))
+
+
+def answer_of(closed: RequestClosed) -> Response | None:
+    """The answer that closed a request; None where nobody answered, or it was not kept."""
+    fields = {name: getattr(closed, name) for name in Response.__struct_fields__}
+    answer = Response(**fields)
+    return None if answer == Response(closed.request_id) else answer
+
+
+# Their JSON was written by others, over several lines perhaps.
+_WITH_RAW: Final = frozenset({ToolCall, RequestClosed})
 _ENCODER: Final = msgspec.json.Encoder()
 _ANY_DECODER: Final = msgspec.json.Decoder(AnyEvent)
 _AGENT_DECODER: Final = msgspec.json.Decoder(AgentEvent)
 
 
 def encode_event(event: Event) -> bytes:
-    """The stored and spliced form of an event: one line, whatever a tool's input looked like."""
+    """The stored and spliced form of an event: one line, whatever JSON was given for a part."""
     payload = _ENCODER.encode(event)
-    return one_line(payload) if type(event) is ToolCall else payload
+    return one_line(payload) if type(event) in _WITH_RAW else payload
 
 
 def one_line(json: bytes) -> bytes:

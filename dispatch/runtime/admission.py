@@ -2,7 +2,7 @@
 
 Neighbours: `broker` makes an `Admission` and waits for it, `live` places it, `turns` runs the
 `CurrentTurn`. Both are data with events to wait for; neither decides anything.
-Invariant: an admission is settled exactly once, by `accept` or by `refuse`.
+Invariant: an admission is settled exactly once (`settling`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import anyio
@@ -20,9 +20,9 @@ import msgspec
 from dispatch.agents.port import Agent, AgentFailure, Input
 from dispatch.core.commands import Accepted, OnBusy, TurnBody
 from dispatch.core.content import Fold
-from dispatch.core.identity import ConversationId, TurnId, UserId
+from dispatch.core.identity import ConversationId, Principal, TurnId, UserId
 from dispatch.core.turn import Turn
-from dispatch.errors import DispatchError
+from dispatch.runtime.settling import Settling, nothing
 from dispatch.settings import Limits
 from dispatch.storage.keys import TurnKey
 from dispatch.storage.port import TurnRecord
@@ -44,8 +44,22 @@ def decode_body(data: bytes) -> TurnBody:
 
 
 def body_digest(body: TurnBody) -> bytes:
-    """What makes two sends the same: message and images."""
-    return hashlib.sha256(_BODY_ENCODER.encode((body.message, body.images))).digest()
+    """What makes two sends the same: message and images, or the turn that they resume."""
+    said = (body.message, body.images) if body.resumes is None else {"resume": body.resumes}
+    return hashlib.sha256(_BODY_ENCODER.encode(said)).digest()
+
+
+def client_key_of(
+    principal: Principal, conversation: ConversationId | None, client_message_id: str
+) -> str:
+    """What a client's id is unique as: within (account, user, conversation)."""
+    scope = conversation or ""
+    return "\x1f".join((principal.account, principal.user, scope, client_message_id))
+
+
+def client_message_id_of(record: TurnRecord) -> str | None:
+    """The client's own id of a message, as in `client_key_of`."""
+    return None if record.client_key is None else record.client_key.split("\x1f", 3)[-1]
 
 
 def encode_accepted(accepted: Accepted) -> bytes:
@@ -58,14 +72,10 @@ def decode_accepted(data: bytes) -> Accepted:
     return _ACCEPTED_DECODER.decode(data)
 
 
-def _nothing() -> None:
-    """Nobody waits."""
-
-
 @dataclass(slots=True, kw_only=True, eq=False)
-class Admission:
+class Admission(Settling[Accepted]):
     """A send and whom to tell. `waits` runs before it is made to wait and may raise `TooMany`,
-    `accepted` synchronously, before anything of it is shown; `then` when it is settled either way.
+    `check` whenever it is placed, and may raise what refuses it.
     """
 
     key: TurnKey
@@ -73,42 +83,16 @@ class Admission:
     user: UserId
     body: TurnBody
     on_busy: OnBusy
-    accepted: Callable[[Accepted], None]
     client_key: str | None = None
     digest: bytes = b""
     workspace: str | None = None
-    waits: Callable[[], None] = _nothing
-    then: Callable[[], None] = _nothing
-    error: DispatchError | None = None
-    settled: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def accept(self, accepted: Accepted) -> None:
-        """It is durable."""
-        assert not self.settled.is_set(), "settled once"
-        self.accepted(accepted)
-        self._settle()
-
-    def refuse(self, error: DispatchError) -> None:
-        """Nothing of it is kept."""
-        assert not self.settled.is_set(), "settled once"
-        self.error = error
-        self._settle()
-
-    async def outcome(self) -> None:
-        """Wait until it is settled; raises what refused it."""
-        await self.settled.wait()
-        if self.error is not None:
-            try:
-                raise self.error
-            finally:
-                # Its traceback has this frame, and with it the message: no circle may keep that.
-                self.error = None
+    waits: Callable[[], None] = nothing
+    check: Callable[[], None] = nothing
 
     def _settle(self) -> None:
-        self.settled.set()
-        then, self.then, self.waits = self.then, _nothing, _nothing
         # These have the admission themselves: see `outcome`.
-        then()
+        self.waits = self.check = nothing
+        super(Admission, self)._settle()
 
 
 class TurnInbox:

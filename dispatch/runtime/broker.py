@@ -7,7 +7,6 @@ Invariant: when a verb returns, what it says is durable; when it raises, nothing
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,17 +17,26 @@ import anyio.abc
 import msgspec
 import structlog
 
-from dispatch.core.commands import Accepted, Send
+from dispatch.core.commands import Accepted, Cut, Send, Truncate
 from dispatch.core.events import ErrorEvent, Response
 from dispatch.core.identity import SEND, ConversationId, Principal, TurnId, require
 from dispatch.errors import Conflict, Unavailable
 from dispatch.runtime import intake
 from dispatch.runtime.accounts import Accounts
-from dispatch.runtime.admission import Admission, CurrentTurn, body_digest, decode_accepted
+from dispatch.runtime.admission import (
+    Admission,
+    CurrentTurn,
+    body_digest,
+    client_key_of,
+    decode_accepted,
+)
 from dispatch.runtime.conversations import Conversations
+from dispatch.runtime.deciding import Deciding
 from dispatch.runtime.directories import allowed_directory
+from dispatch.runtime.errand import carry_out
 from dispatch.runtime.history import History
 from dispatch.runtime.live import Live
+from dispatch.runtime.rewinding import Rewinding
 from dispatch.runtime.services import Services
 from dispatch.runtime.turns import run_turn
 from dispatch.storage.keys import TurnKey
@@ -56,7 +64,8 @@ class Broker:
         self._accounts = accounts
         self._history = history
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._sending: dict[str, asyncio.Event] = {}
+        self._deciding = Deciding()
+        self._rewinding = Rewinding(services, conversations, accounts, history, self._deciding)
         services.launch = self._launch
         services.start = self._start
         services.began = self._began
@@ -88,7 +97,8 @@ class Broker:
         accepted: Callable[[Accepted], None],
         prepare: Callable[[Live], None] | None = None,
     ) -> None:
-        """Start, queue, steer or interrupt, exactly once under a client's id.
+        """Start, queue, steer or interrupt, exactly once under a client's id. A body that resumes a
+        turn has no message; it starts or is refused: `NotResumable`, `InTimeline`, `Busy`.
 
         `prepare` runs right before the message is placed (not for a repeat), `accepted` when it is
         durable and before anything of it is shown. Raises what refused it.
@@ -97,13 +107,9 @@ class Broker:
         if send.client_message_id is None:
             await self._admit(principal, send, accepted, prepare, None)
             return
-        scope = send.conversation or ""
-        client_key = "\x1f".join((principal.account, principal.user, scope, send.client_message_id))
-        while (sending := self._sending.get(client_key)) is not None:
-            # The same send over another connection: it decides for both.
-            await sending.wait()
+        key = client_key_of(principal, send.conversation, send.client_message_id)
         # Before the first wait, or two of them would both find that nobody was first.
-        self._sending[client_key] = asyncio.Event()
+        await self._deciding.enter(key)
         is_placed = False
 
         def placed(live: Live) -> None:
@@ -113,15 +119,25 @@ class Broker:
             is_placed = True
 
         try:
-            repeat = await self._repeat(client_key, send)
+            repeat = await self._repeat(key, send)
             if repeat is not None:
                 accepted(repeat)
             else:
-                await self._admit(principal, send, accepted, placed, client_key)
+                await self._admit(principal, send, accepted, placed, key)
         finally:
             # What is on its way goes on deciding for both, though nobody may wait for it any more.
             if not is_placed:
-                self._sent(client_key)
+                self._deciding.leave(key)
+
+    async def truncate(self, principal: Principal, wish: Truncate) -> Cut:
+        """Let what is behind a sealed turn not count any more, exactly once under a client's id.
+
+        A running turn is ended as aborted and is behind it; what is queued stays, and runs after
+        it. Raises what refused it: `NotFound` for a turn that is not sealed or does not count,
+        `InTimeline` for conversations of groups and chat sessions.
+        """
+        require(principal, SEND)
+        return await carry_out(self._services, partial(self._rewinding.truncate, principal, wish))
 
     async def stop(
         self, principal: Principal, conversation: ConversationId, turn: TurnId | None = None
@@ -222,6 +238,10 @@ class Broker:
             admission.waits = partial(backlog.take_in, live, admission)
             # Until it is settled, not until the request is over: a request may be cancelled.
             admission.then = partial(self._settled, live, admission)
+            if send.body.resumes is not None:
+                body, admission.check = await self._rewinding.resumed(live, send.body.resumes)
+                dispatched = send.body.dispatched
+                admission.body = msgspec.structs.replace(body, dispatched=dispatched)
             if send.body.cwd is not None:
                 cwd = await allowed_directory(services, live, send.body)
                 admission.body = msgspec.structs.replace(send.body, cwd=cwd)
@@ -236,10 +256,7 @@ class Broker:
         if admission.error is not None:
             self._accounts.backlog.recount(live)
         if admission.client_key is not None:
-            self._sent(admission.client_key)
-
-    def _sent(self, client_key: str) -> None:
-        self._sending.pop(client_key).set()
+            self._deciding.leave(admission.client_key)
 
     async def _repeat(self, client_key: str, send: Send) -> Accepted | None:
         found = await self._services.store.turn_by_client_key(client_key)

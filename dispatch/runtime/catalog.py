@@ -7,6 +7,7 @@ Invariant: as in `broker`: what a verb says is durable, and a verb that raises c
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -16,6 +17,7 @@ import msgspec
 from dispatch.core.commands import TurnBody
 from dispatch.core.identity import SEND, WATCH, ConversationId, Principal, TurnId, require
 from dispatch.core.notices import DeletedNotice, Opened, ReadNotice, TitleNotice
+from dispatch.core.truncation import count_after, is_superseded
 from dispatch.errors import Gone, NotFound, PeerError
 from dispatch.runtime import intake
 from dispatch.runtime.accounts import Accounts
@@ -26,11 +28,12 @@ from dispatch.runtime.live import Live
 from dispatch.runtime.pending import Draft, PendingChange
 from dispatch.runtime.services import Services
 from dispatch.runtime.shape import Details, Shape, decode_details
-from dispatch.storage.keys import TurnKey
+from dispatch.storage.keys import ConversationKey, TurnKey
 from dispatch.storage.port import (
     ConversationQuery,
     ConversationRecord,
     CursorRecord,
+    SealedTurn,
     TurnCopy,
 )
 
@@ -156,7 +159,7 @@ class Catalog:
                 raise NotFound("Conversation not found")
             before = await self._services.store.read_cursor(live.record.key, principal.user)
             seq = max(before, min(up_to_seq, live.record.last_seq))
-            unread = live.record.last_seq - seq
+            unread = count_after(live.past.superseded, seq, live.record.last_seq)
             if seq > before:
                 cursor = CursorRecord(live.record.key, principal.user, seq)
                 notice = ReadNotice(
@@ -176,10 +179,14 @@ class Catalog:
             return seq, unread
 
     async def fork(
-        self, principal: Principal, conversation: ConversationId, turn: TurnId
+        self,
+        principal: Principal,
+        conversation: ConversationId,
+        turn: TurnId,
+        prepare: Callable[[Live], None] | None = None,
     ) -> ConversationId:
         """A new conversation with everything up to and including a sealed turn; counts as a send,
-        for it writes a row for each of its turns.
+        for it writes a row for each of its turns. `prepare(fork)` runs right before.
         """
         require(principal, SEND)
         self._accounts.check_rate(principal.account)
@@ -188,10 +195,15 @@ class Catalog:
             sealed = await services.store.turn(source.record.key, turn)
             if sealed is None or sealed.state != "sealed" or sealed.first_seq is None:
                 raise NotFound(f"no sealed turn {turn} in this conversation")
-            last_seq = sealed.first_seq + sealed.chunk_count - 1
+            superseded = source.past.superseded
+            if is_superseded(superseded, sealed.first_seq):
+                raise NotFound(f"turn {turn} was truncated")
             turns = await services.store.sealed_turns(
-                source.record.key, before_seq=last_seq + 1, limit=2**31 - 1
+                source.record.key,
+                before_seq=sealed.first_seq + sealed.chunk_count,
+                limit=2**31 - 1,
             )
+            turns = [one for one in turns if not is_superseded(superseded, one.first_seq)]
             fork_id = ConversationId(services.ids.new("c"))
             async with self._conversations.using(principal, fork_id) as fork:
                 fork.record.session = source.record.session
@@ -199,20 +211,20 @@ class Catalog:
                 fork.record.visibility = source.record.visibility
                 fork.record.title = source.record.title
                 fork.record.last_message = source.record.last_message
-                fork.record.last_seq = last_seq
+                fork.record.last_seq = sum(one.chunk_count for one in turns)
                 fork.details = msgspec.structs.replace(
                     source.details, forked_from=(conversation, turn), timeline=None
                 )
-                copies = [
-                    TurnCopy(t.key, TurnKey(next(services.keys)), fork.record.key, t.first_seq)
-                    for t in turns
-                ]
+                copies = _copies(services, turns, fork.record.key)
 
                 def write(draft: Draft, offset: int) -> None:
                     fork.write_row(draft, offset)
                     draft.copies.extend(copies)
 
                 await _still_there(source)
+                self._conversations.keeper.placed(fork)
+                if prepare is not None:
+                    prepare(fork)
                 await fork.commit(write)
                 return fork_id
 
@@ -303,6 +315,18 @@ class Catalog:
         """Write the row as it was changed, or take the change back."""
         after = live.shape()
         await live.commit(live.write_row, instead=lambda: live.reshape(before, after))
+
+
+def _copies(
+    services: Services, turns: list[SealedTurn], conversation: ConversationKey
+) -> list[TurnCopy]:
+    """The turns with new seqs, from 1 and without what was left out."""
+    copies, last_seq = [], 0
+    for turn in turns:
+        key = TurnKey(next(services.keys))
+        copies.append(TurnCopy(turn.key, key, conversation, last_seq + 1))
+        last_seq += turn.chunk_count
+    return copies
 
 
 async def _still_there(live: Live) -> None:

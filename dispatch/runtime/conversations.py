@@ -35,6 +35,10 @@ class Keeper(Protocol):
         """It leaves it."""
         ...
 
+    def placed(self, live: Live) -> None:
+        """A new conversation of a session that is there is about to be written."""
+        ...
+
 
 class NoKeeper:
     """Nobody does."""
@@ -43,6 +47,9 @@ class NoKeeper:
         """See `Keeper`."""
 
     def detach(self, live: Live) -> None:
+        """See `Keeper`."""
+
+    def placed(self, live: Live) -> None:
         """See `Keeper`."""
 
 

@@ -68,6 +68,14 @@ class Follower(Writer, Protocol):
         ...
 
 
+class Source(Protocol):
+    """Who has something to give in a flush."""
+
+    def flush(self, touched: list[Writer]) -> int:
+        """Give it to the writers, naming those that had nothing yet; how many deliveries."""
+        ...
+
+
 class Cursor(Generic[Item]):
     """One follower's place in one feed. `offset` is what it was given; stale while hot."""
 
@@ -221,7 +229,7 @@ class Feeds:
         self._bytes_total_max = bytes_total_max
         self._bytes_total = 0
         self._recent: OrderedDict[Feed[Any], None] = OrderedDict()
-        self._dirty: dict[Feed[Any], None] = {}
+        self._dirty: dict[Source, None] = {}
         self._notices: dict[_Audience, list[tuple[AnyNotice, Follower | None]]] = {}
         self._listeners: dict[_Audience, dict[Follower, None]] = {}
         self._deliveries = 0
@@ -282,6 +290,10 @@ class Feeds:
             oldest, _ = self._recent.popitem(last=False)
             self._bytes_total -= oldest.ring.clear()
             oldest.forget_blocks()
+
+    def touch(self, source: Source) -> None:
+        """Have a source asked in the next flush."""
+        self._dirty[source] = None
 
     def notify(self, notice: AnyNotice, *, but: Follower | None = None) -> None:
         """Tell an account's listeners with the next flush, after the conversations' frames.

@@ -8,8 +8,8 @@ for it where it is a large one: a turn is never cut in two.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Final, NamedTuple
 
 from dispatch.core.content import (
@@ -19,10 +19,12 @@ from dispatch.core.content import (
     ToolCallChunk,
     ToolResultChunk,
     decode_line,
+    superseded_with_seq,
     with_seq,
 )
 from dispatch.core.identity import TurnId
 from dispatch.core.replay import Entry
+from dispatch.core.truncation import NOTHING, Superseded, is_superseded, last_counting
 from dispatch.runtime.live import Live
 from dispatch.runtime.room import Room
 from dispatch.storage.keys import ConversationKey
@@ -67,9 +69,15 @@ class History:
             yield
 
     async def pages(
-        self, conversation: ConversationKey, *, since: int, before: int | None
+        self,
+        conversation: ConversationKey,
+        *,
+        since: int,
+        before: int | None,
+        superseded: Superseded = NOTHING,
     ) -> AsyncGenerator[Page, None]:
-        """Every chunk with since < seq < before, ascending, page by page.
+        """Every chunk with since < seq < before, ascending, page by page; those that `superseded`
+        names are marked.
 
         Between two pages the first one is taken to be held still: whoever stops early closes this.
         """
@@ -81,14 +89,14 @@ class History:
             if not turns:
                 return
             async with self.holding(_size(turns)):
-                chunks = await self._chunks(turns, since, before)
+                chunks = await self._chunks(turns, since, before, superseded)
                 since = turns[-1].first_seq + turns[-1].chunk_count - 1
                 last_seq = since if before is None else min(since, before - 1)
                 yield Page(chunks, last_seq, turns)
                 del chunks
 
     async def turns(
-        self, conversation: ConversationKey, *, before: int
+        self, conversation: ConversationKey, *, before: int, superseded: Superseded = NOTHING
     ) -> AsyncGenerator[tuple[SealedTurn, list[bytes]], None]:
         """Every sealed turn with a chunk before a seq, ascending, with its chunks; as `pages`."""
         since = 0
@@ -103,77 +111,110 @@ class History:
                 keys = [turn.key for turn in turns]
                 for turn, data in zip(turns, await self._store.chunk_bytes(keys), strict=True):
                     lines = data.split(b"\n")[:-1]
-                    seqs = range(turn.first_seq, turn.first_seq + len(lines))
-                    yield turn, [with_seq(*one) for one in zip(lines, seqs, strict=True)]
+                    write = _writer(superseded, turn)
+                    yield turn, [write(*one) for one in zip(lines, turn.seqs, strict=True)]
             since = turns[-1].first_seq + turns[-1].chunk_count - 1
 
-    async def context(self, live: Live) -> list[StoredLine]:
+    async def context(self, live: Live, resumes: TurnId | None = None) -> list[StoredLine]:
         """What an agent is told: the newest sealed turns that fit, oldest first.
 
-        A turn is never split, one that only failed is left out, and a tool call without a result
-        gets one that says so.
+        A turn is never split, one that only failed is left out unless another went on with it, and
+        a tool call without a result gets one that says so. What `resumes` names is left out where
+        nothing was said in it: its message is given to the agent again.
         """
         chosen: list[list[StoredLine]] = []
-        room, ceiling = self._bytes_max, live.record.last_seq + 1
-        while room > 0:
-            turns = await self._store.sealed_turns(
-                live.record.key, before_seq=ceiling, newest_first=True, limit=_TURNS_PAGE
-            )
-            if not turns:
-                break
-            for turn in sorted(turns, key=lambda t: t.first_seq, reverse=True):
+        room = self._bytes_max
+        async with aclosing(self._told(live, resumes)) as turns:
+            async for turn, lines in turns:
                 if turn.bytes_total > room:
-                    room = 0
                     break
                 room -= turn.bytes_total
-                (data,) = await self._store.chunk_bytes([turn.key])
-                lines = [decode_line(line) for line in data.split(b"\n") if line]
-                if turn.outcome != "error" or not _only_failed(lines):
-                    chosen.append(_closed_calls(lines))
-                ceiling = turn.first_seq
+                chosen.append(_closed_calls(lines))
         return [line for lines in reversed(chosen) for line in lines]
 
-    async def previous_turn(self, live: Live) -> TurnId | None:
+    async def previous_turn(self, live: Live, resumes: TurnId | None = None) -> TurnId | None:
         """The newest turn that an agent is told of: the last one of `context`, without its bounds
         on size.
         """
-        ceiling = live.record.last_seq + 1
-        while True:
+        async with aclosing(self._told(live, resumes)) as turns:
+            async for turn, _ in turns:
+                return turn.id
+        return None
+
+    async def said(self, live: Live, resumes: TurnId) -> list[StoredLine]:
+        """What the agent said, in words and with tools, in a turn and in those that it resumed."""
+        found: list[StoredLine] = []
+        wanted: TurnId | None = resumes
+        async with aclosing(self._counting(live)) as turns:
+            async for turn in turns:
+                if turn.id != wanted:
+                    break
+                found = [*_own_words(await self._lines(turn)), *found]
+                wanted = turn.resumes
+        return found
+
+    async def last_counting(self, live: Live) -> SealedTurn | None:
+        """The newest sealed turn that no truncation left behind."""
+        async with aclosing(self._counting(live)) as turns:
+            async for turn in turns:
+                return turn
+        return None
+
+    async def _told(
+        self, live: Live, resumes: TurnId | None
+    ) -> AsyncGenerator[tuple[SealedTurn, list[StoredLine]], None]:
+        """The turns that an agent is told of, newest first, with their lines."""
+        is_silent = resumes is not None and not await self.said(live, resumes)
+        wanted, left_out = (None, resumes) if is_silent else (resumes, None)
+        async with aclosing(self._counting(live)) as turns:
+            async for turn in turns:
+                if turn.id == left_out:
+                    left_out = turn.resumes
+                    continue
+                lines = await self._lines(turn)
+                if turn.id == wanted or turn.outcome != "error" or not _only_failed(lines):
+                    wanted = turn.resumes
+                    yield turn, lines
+
+    async def _counting(self, live: Live) -> AsyncGenerator[SealedTurn, None]:
+        """The sealed turns that no truncation left behind, newest first."""
+        superseded, seq = live.past.superseded, live.record.last_seq
+        while seq := last_counting(superseded, seq):
             turns = await self._store.sealed_turns(
-                live.record.key, before_seq=ceiling, newest_first=True, limit=_TURNS_PAGE
+                live.record.key, before_seq=seq + 1, newest_first=True, limit=_TURNS_PAGE
             )
             if not turns:
-                return None
-            for turn in sorted(turns, key=lambda t: t.first_seq, reverse=True):
-                if turn.outcome != "error":
-                    return turn.id
-                (data,) = await self._store.chunk_bytes([turn.key])
-                if not _only_failed([decode_line(line) for line in data.split(b"\n") if line]):
-                    return turn.id
-                ceiling = turn.first_seq
+                return
+            for turn in turns:
+                if not is_superseded(superseded, turn.first_seq):
+                    yield turn
+            seq = turns[-1].first_seq - 1
 
-    async def last_text(self, conversation: ConversationKey) -> tuple[str, TurnId | None]:
-        """The text of the newest turn's answer, and the turn's id; empty if there is none."""
-        async with self.held_text(conversation) as found:
-            return found
+    async def _lines(self, turn: SealedTurn) -> list[StoredLine]:
+        """Without what only says to people that it was resumed."""
+        (data,) = await self._store.chunk_bytes([turn.key])
+        lines = [decode_line(line) for line in data.split(b"\n") if line]
+        return lines if turn.resumes is None else lines[1:]
 
     @asynccontextmanager
     async def held_text(
-        self, conversation: ConversationKey
+        self, conversation: ConversationKey, up_to_seq: int
     ) -> AsyncIterator[tuple[str, TurnId | None]]:
-        """`last_text`, and room for it during the block."""
-        turns = await self._store.sealed_turns(conversation, newest_first=True, limit=1)
+        """The text of the newest turn's answer up to there, and the turn's id; empty if there is
+        none. There is room for it during the block.
+        """
+        turns = await self._store.sealed_turns(
+            conversation, before_seq=up_to_seq + 1, newest_first=True, limit=1
+        )
         async with self.holding(_size(turns)):
             yield await self._text(turns)
 
     async def _text(self, turns: list[SealedTurn]) -> tuple[str, TurnId | None]:
         if not turns:
             return "", None
-        (data,) = await self._store.chunk_bytes([turns[0].key])
-        lines = [decode_line(line) for line in data.split(b"\n") if line]
         texts = [
             line.chunk.text
-            for line in lines
+            for line in await self._lines(turns[0])
             if line.role == "assistant" and isinstance(line.chunk, Text)
         ]
         return "".join(texts), turns[0].id
@@ -201,16 +242,21 @@ class History:
         ]
 
     async def _chunks(
-        self, turns: Sequence[SealedTurn], since: int, before: int | None
+        self,
+        turns: Sequence[SealedTurn],
+        since: int,
+        before: int | None,
+        superseded: Superseded,
     ) -> list[bytes]:
         chunks = []
         for turn, data in zip(
             turns, await self._store.chunk_bytes([turn.key for turn in turns]), strict=True
         ):
             lines = data.split(b"\n")
+            write = _writer(superseded, turn)
             for seq, line in enumerate(lines[:-1], turn.first_seq):
                 if seq > since and (before is None or seq < before):
-                    chunks.append(with_seq(line, seq))
+                    chunks.append(write(line, seq))
         return chunks
 
 
@@ -221,6 +267,10 @@ def delta_kind(record: EventRecord) -> str:
     if record.payload.startswith(_REASONING_PREFIX):
         return "reasoning-delta"
     return ""
+
+
+def _writer(superseded: Superseded, turn: SealedTurn) -> Callable[[bytes, int], bytes]:
+    return superseded_with_seq if is_superseded(superseded, turn.first_seq) else with_seq
 
 
 def _size(turns: list[SealedTurn]) -> int:
@@ -239,6 +289,12 @@ def _within(turns: list[SealedTurn], bytes_max: int) -> list[SealedTurn]:
 
 def _only_failed(lines: list[StoredLine]) -> bool:
     return all(line.role == "user" or isinstance(line.chunk, ErrorChunk) for line in lines)
+
+
+def _own_words(lines: list[StoredLine]) -> list[StoredLine]:
+    return [
+        line for line in lines if line.role != "user" and not isinstance(line.chunk, ErrorChunk)
+    ]
 
 
 def _closed_calls(lines: list[StoredLine]) -> list[StoredLine]:

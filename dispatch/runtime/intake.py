@@ -1,46 +1,39 @@
 """Where a message goes: it starts a turn, queues, steers, interrupts, is held or refused.
 
 Neighbours: `core.conversation.place` holds the rule, `live` the conversation, `broker` calls
-`admit` and waits for the admission; `turns` is launched from here once a start is durable.
-Invariant: after a seal the order is interrupting message, held sends, queue; an agent is handed a
-prompt only after the turn's start is durable.
+`admit` and waits for the admission; `starting` makes a message the running turn.
+Invariant: after a seal the order is truncations, interrupting message, held sends, queue.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Literal
-
-import msgspec
+from functools import partial
+from typing import Literal
 
 from dispatch.agents.port import Steer
 from dispatch.core import conversation as rules
-from dispatch.core.commands import Accepted, TurnBody
 from dispatch.core.conversation import (
-    Happened,
     Queued,
     StatusChanged,
     Steered,
     Unqueued,
     Waiting,
-    Withdrawn,
 )
-from dispatch.core.events import UserMessage, encode_event
-from dispatch.core.identity import LOCAL, TurnId
+from dispatch.core.identity import TurnId
 from dispatch.errors import AgentFixed, Busy, DispatchError, Gone, TooMany, Unavailable
+from dispatch.runtime import starting
+from dispatch.runtime import truncation as truncations
 from dispatch.runtime.admission import (
     Admission,
-    CurrentTurn,
+    client_message_id_of,
     decode_body,
     encode_accepted,
-    encode_body,
 )
 from dispatch.runtime.live import Live
-from dispatch.runtime.pending import Draft, PendingChange, PendingEvent
-from dispatch.storage.port import TurnChange, TurnRecord, TurnState
-
-_TITLE_CHARACTERS: Final = 80
-_PREVIEW_CHARACTERS: Final = 200
+from dispatch.runtime.pending import Draft, PendingChange
+from dispatch.runtime.truncation import Truncation
+from dispatch.storage.port import TurnChange, TurnRecord
 
 
 def admit(live: Live, admission: Admission) -> None:
@@ -49,6 +42,7 @@ def admit(live: Live, admission: Admission) -> None:
     try:
         if services.is_draining:
             raise Unavailable("the daemon is shutting down", retry_after_ms=1_000)
+        admission.check()
         agent = live.current.agent if live.current is not None else None
         steers = agent is not None and agent.info.steer
         if live.scribe is not None:
@@ -56,7 +50,7 @@ def admit(live: Live, admission: Admission) -> None:
             check_agent(live, admission.body.model)
         placement = (
             "hold"
-            if live.is_deleting
+            if live.is_deleting or live.past.on_its_way is not None
             else rules.place(live.state, admission.on_busy, agent_steers=steers)
         )
         waits = live.waits_for_slot and bool(live.state.queue)
@@ -74,7 +68,7 @@ def admit(live: Live, admission: Admission) -> None:
         return
     match placement:
         case "start":
-            _start(live, admission)
+            starting.start(live, admission)
         case "queue":
             _queue(live, admission)
         case "steer":
@@ -88,7 +82,7 @@ def admit(live: Live, admission: Admission) -> None:
 
 def check_agent(live: Live, model: str | None) -> None:
     """Raise `AgentFixed` for another agent than that of a group's member or chat session."""
-    if live.scribe is not None and model is not None:
+    if live.details.timeline is not None and model is not None:
         agent_of = live.services.agent_of
         if agent_of(model)[0] != agent_of(live.details.model)[0]:
             raise AgentFixed("the agent of this conversation is fixed")
@@ -98,9 +92,13 @@ def advance(live: Live) -> None:
     """The conversation is free: whoever is next goes, or it falls idle.
 
     While it is being deleted all wait: they go on if it stays, and are refused if it goes.
+    Truncations go first, and whoever comes behind one waits until it is durable.
     """
-    while live.state.running is None and not live.is_deleting:
-        if live.interrupts:
+    while live.state.running is None and not live.is_deleting and live.past.on_its_way is None:
+        if live.past.waiting:
+            _settle(live)
+            truncations.begin(live, live.past.waiting.popleft(), partial(advance, live))
+        elif live.interrupts:
             admit(live, live.interrupts.popleft())
         elif live.held:
             admit(live, live.held.popleft())
@@ -109,19 +107,40 @@ def advance(live: Live) -> None:
             live.waits_for_slot = live.scribe is not None and not live.scribe.may_start(live, turn)
             if live.waits_for_slot:
                 return
-            _start_queued(live, turn)
+            starting.start_queued(live, turn)
         else:
-            for fact in rules.settle(live.state):
-                live.state = rules.evolve(live.state, fact)
-                live.record.status = fact.status
-                live.tell_status(fact.status)
+            _settle(live)
             return
+
+
+def truncate(live: Live, truncation: Truncation) -> None:
+    """Begin a truncation now, or behind the running turn, which is ended for it.
+
+    Raises what can be seen to refuse it, before anything is ended.
+    """
+    truncations.check(live, truncation)
+    live.past.waiting.append(truncation)
+    if live.state.running is None:
+        advance(live)
+    else:
+        live.end(None, "aborted")
+
+
+def _settle(live: Live) -> None:
+    """Nothing runs; where nothing waits either, it falls idle."""
+    for fact in rules.settle(live.state):
+        live.state = rules.evolve(live.state, fact)
+        live.record.status = fact.status
+        live.tell_status(fact.status)
 
 
 def refuse_held(live: Live) -> None:
     """The conversation is gone: so is what was held."""
+    for truncation in live.past.waiting:
+        truncation.refuse(Gone("the conversation was deleted"))
     for admission in (*live.interrupts, *live.held):
         admission.refuse(Gone("the conversation was deleted"))
+    live.past.waiting.clear()
     live.interrupts.clear()
     live.held.clear()
 
@@ -195,140 +214,13 @@ def _check_queue(live: Live) -> None:
         raise TooMany(f"{limit} messages are queued already", retry_after_ms=1_000)
 
 
-def _record(live: Live, admission: Admission, state: TurnState, now_ms: int) -> TurnRecord:
-    return TurnRecord(
-        key=admission.key,
-        conversation=live.record.key,
-        id=admission.turn_id,
-        state=state,
-        ordinal=admission.key,
-        user=admission.user,
-        body=encode_body(admission.body),
-        created_at_ms=now_ms,
-        client_key=admission.client_key,
-        digest=admission.digest,
-    )
-
-
-def _start(live: Live, admission: Admission) -> None:
-    services = live.services
-    status = live.state.status
-    before = live.shape()
-    now_ms = services.clock.now_ms()
-    record = _record(live, admission, "running", now_ms)
-    record.started_at_ms = now_ms
-    if admission.workspace is not None and not live.is_stored:
-        live.record.workspace = admission.workspace
-    current, events = _begin(live, record, admission.body, now_ms)
-    if live.scribe is not None:
-        live.scribe.starting(record.id)
-    after = live.shape()
-
-    def write(draft: Draft, offset: int) -> None:
-        record.first_offset = offset + 1
-        record.acceptance = encode_accepted(_accepted(live, admission, "started", offset))
-        draft.turns.append(record)
-        live.write_row(draft, offset)
-        if live.scribe is not None:
-            live.scribe.accepted(draft, record)
-            live.scribe.began(draft, record.id, now_ms)
-
-    def durable(offset: int) -> None:
-        live.is_stored = True
-        admission.accept(_accepted(live, admission, "started", offset))
-        _begun(live, current, offset, status)
-
-    def refused(error: DispatchError) -> None:
-        # What came in since stays; the turn itself never was.
-        if live.scribe is not None:
-            live.scribe.refused(record.id)
-        live.state = rules.evolve(live.state, Withdrawn())
-        if live.state.status == "active":
-            live.state = rules.evolve(live.state, StatusChanged(status))
-        live.reshape(before, after)
-        live.current = None
-        for event in (current.begun, current.gone, current.sealed):
-            event.set()
-        admission.refuse(error)
-        services.ended(live)
-
-    live.outbox.change(PendingChange(write, durable, refused, events))
-
-
-def _start_queued(live: Live, turn: TurnId) -> None:
-    record = live.queued.pop(turn)
-    status = live.state.status
-    now_ms = live.services.clock.now_ms()
-    current, events = _begin(live, record, decode_body(record.body), now_ms)
-
-    def write(draft: Draft, offset: int) -> None:
-        draft.changes.append(TurnChange(record.key, record.state, "running", now_ms, offset + 1))
-        live.write_row(draft, offset)
-        if live.scribe is not None:
-            live.scribe.began(draft, record.id, now_ms)
-
-    def durable(offset: int) -> None:
-        live.tell_queue()
-        _begun(live, current, offset, status)
-
-    live.outbox.change(PendingChange(write, durable, None, events))
-
-
-def _begin(
-    live: Live, record: TurnRecord, body: TurnBody, now_ms: int
-) -> tuple[CurrentTurn, tuple[PendingEvent, ...]]:
-    """Make it the running turn; what it names becomes the conversation's for its next turn."""
-    services, replace = live.services, msgspec.structs.replace
-    given = {
-        name: value
-        for name in ("model", "reasoning_effort", "cwd")
-        if (value := getattr(body, name)) is not None
-    }
-    live.details = details = replace(live.details, **given)
-    body = replace(
-        body, model=details.model, reasoning_effort=details.reasoning_effort, cwd=details.cwd
-    )
-    agent = services.agent_of(body.model)[1]
-    now_s = services.clock.monotonic()
-    current = CurrentTurn(record, live.record.id, body, agent, now_ms=now_ms, now_s=now_s)
-    live.current = current
-    author = None if record.user == LOCAL.user else record.user
-    message = UserMessage(body.message, body.images, author)
-    pending = []
-    for fact in rules.start(live.state, record.id, message):
-        live.state = rules.evolve(live.state, fact)
-        if isinstance(fact, Happened):
-            payload = encode_event(fact.event)
-            current.fold.add(fact.event, payload)
-            pending.append(PendingEvent(record.key, record.id, payload))
-    live.record.status = "active"
-    live.record.active_at_ms = now_ms
-    live.record.last_message = body.message[:_PREVIEW_CHARACTERS]
-    if not live.record.title and not details.title_is_given:
-        live.record.title = body.message[:_TITLE_CHARACTERS]
-    services.began(live)
-    return current, tuple(pending)
-
-
-def _begun(live: Live, current: CurrentTurn, offset: int, status: str) -> None:
-    """The start is durable: show it, and hand the agent its prompt."""
-    current.first_offset = offset + 1
-    current.begun.set()
-    if status != "active":
-        live.tell_status("active")
-    live.services.launch(live, current)
-    if live.interrupts or current.is_unwanted:
-        # Somebody came to interrupt or stop it while its start was on its way.
-        live.end(None, "aborted")
-
-
 def _queue(live: Live, admission: Admission) -> None:
-    record = _record(live, admission, "queued", live.services.clock.now_ms())
+    record = starting.record_of(live, admission, "queued", live.services.clock.now_ms())
     _keep(live, admission, record, "queued", lambda: _enqueued(live, record))
 
 
 def _steer(live: Live, admission: Admission) -> None:
-    record = _record(live, admission, "steering", live.services.clock.now_ms())
+    record = starting.record_of(live, admission, "steering", live.services.clock.now_ms())
     current = live.current
     assert current is not None, "only a running turn is steered"
 
@@ -339,7 +231,7 @@ def _steer(live: Live, admission: Admission) -> None:
             return
         live.queued[record.id] = record
         live.state = rules.evolve(live.state, Steered(_waiting(record)))
-        current.inbox.put(Steer(admission.body.message))
+        current.inbox.put(Steer(admission.body.message, client_message_id_of(record)))
 
     _keep(live, admission, record, "steered", durable)
 
@@ -361,7 +253,7 @@ def _keep(
     """Make a waiting message durable, acknowledge it, and go on."""
 
     def write(draft: Draft, offset: int) -> None:
-        record.acceptance = encode_accepted(_accepted(live, admission, place, offset))
+        record.acceptance = encode_accepted(starting.accepted_of(live, admission, place, offset))
         draft.turns.append(record)
         if not live.is_stored:
             # The start that this one waits behind may have been refused meanwhile.
@@ -372,7 +264,7 @@ def _keep(
     def durable(offset: int) -> None:
         live.is_stored = True
         live.arriving -= 1
-        admission.accept(_accepted(live, admission, place, offset))
+        admission.accept(starting.accepted_of(live, admission, place, offset))
         then()
 
     def refused(error: DispatchError) -> None:
@@ -385,15 +277,7 @@ def _keep(
     live.outbox.change(PendingChange(write, durable, refused))
 
 
-def _accepted(
-    live: Live,
-    admission: Admission,
-    place: Literal["started", "queued", "steered"],
-    offset: int,
-) -> Accepted:
-    return Accepted(conversation=live.record.id, turn=admission.turn_id, place=place, offset=offset)
-
-
 def _waiting(record: TurnRecord) -> Waiting:
     text = decode_body(record.body).message
-    return Waiting(record.id, record.ordinal, text, record.created_at_ms)
+    given = client_message_id_of(record)
+    return Waiting(record.id, record.ordinal, text, record.created_at_ms, given)

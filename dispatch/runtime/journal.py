@@ -112,6 +112,21 @@ class Outbox:
         """Append rows and what follows from them."""
         self._enter(change)
 
+    async def commit(self, write: Callable[[Draft], None]) -> None:
+        """Rows that are durable when it returns; raises what refused them."""
+        settled = asyncio.get_running_loop().create_future()
+
+        def durable(_offset: int) -> None:
+            if not settled.done():
+                settled.set_result(None)
+
+        def refused(error: DispatchError) -> None:
+            if not settled.done():
+                settled.set_exception(error)
+
+        self.change(PendingChange(lambda draft, _: write(draft), durable, refused))
+        await settled
+
     async def drained(self) -> None:
         """Return once everything that entered so far is durable or was refused."""
         target = self.entered
@@ -182,6 +197,11 @@ class Journal:
         self._spaced_until = 0.0
         self.delta_bytes_max = delta_bytes_max
         self.trouble: DispatchError | None = None
+
+    @property
+    def head(self) -> int:
+        """The last position of what was shown; of what is being committed now nothing is."""
+        return self._next_position - 1
 
     def wake(self, outbox: Outbox) -> None:
         """An outbox has something to commit."""

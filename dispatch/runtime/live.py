@@ -37,8 +37,10 @@ from dispatch.core.turn import metrics_of
 from dispatch.errors import DispatchError
 from dispatch.runtime.admission import Admission, CurrentTurn, check_parts
 from dispatch.runtime.journal import Outbox
+from dispatch.runtime.past import Past
 from dispatch.runtime.pending import Draft, PendingChange
 from dispatch.runtime.scribe import Scribe
+from dispatch.runtime.scribes import chronicle_of, together
 from dispatch.runtime.seal import PendingSeal
 from dispatch.runtime.services import Services
 from dispatch.runtime.shape import Shape, decode_details, encode_details, take_back
@@ -71,6 +73,7 @@ class Live:
         "interrupts",
         "is_stored",
         "outbox",
+        "past",
         "previous_gone",
         "queue_watchers",
         "queued",
@@ -97,22 +100,21 @@ class Live:
         self.current: CurrentTurn | None = None
         self.sealing: PendingSeal | None = None
         self.queued: dict[TurnId, TurnRecord] = {}
-        self.held: deque[Admission] = deque()
-        self.interrupts: deque[Admission] = deque()
-        self.arriving = 0
+        self.held, self.interrupts = deque[Admission](), deque[Admission]()
         self.previous_gone: asyncio.Event | None = None
         self.queue_watchers: dict[Callable[[Live], None], None] = {}
         # Set once it is decided that it is gone; None where nobody deletes it (any more).
         self.deletion: asyncio.Event | None = None
+        self.past = Past(record.superseded)
         self.subscribers: dict[Subscriber, None] = {}
         self.seal_watchers: dict[SealWatcher, None] = {}
-        self.users = 0
+        self.users = self.arriving = 0
         self.scribe: Scribe | None = None
         self.waits_for_slot = False
 
     def attach(self, scribe: Scribe | None) -> None:
         """From here on a timeline is kept of its turns, or is not any more."""
-        self.scribe = self.outbox.mirror = scribe
+        self.scribe = self.outbox.mirror = together(scribe, chronicle_of(self.scribe))
 
     @property
     def is_deleting(self) -> bool:
@@ -125,7 +127,8 @@ class Live:
         return (
             self.users == 0
             and self.current is None
-            and not (self.state.queue or self.held or self.interrupts or self.queue_watchers)
+            and not (self.state.queue or self.held or self.interrupts or self.past.waiting)
+            and not self.queue_watchers
             and self.outbox.is_empty
             and not self.feed.is_followed
         )
@@ -170,10 +173,9 @@ class Live:
 
     def _absorb(self, turn: TurnId) -> None:
         record = self.queued.pop(turn)
-        change = TurnChange(record.key, record.state, "absorbed")
 
-        def write(draft: Draft, _offset: int) -> None:
-            draft.changes.append(change)
+        def write(draft: Draft, _: int) -> None:
+            draft.changes.append(TurnChange(record.key, record.state, "absorbed"))
             if self.scribe is not None:
                 self.scribe.absorbed(draft, record)
 
@@ -349,20 +351,18 @@ class Live:
         current = self.current
         facts = rules.respond(self.state, response, by)
         assert current is not None, "an open request belongs to the running turn"
-        told = Respond(rules.completed(self.state, response))
+        told, inbox = Respond(rules.completed(self.state, response)), current.inbox
         self.apply(facts)
-        inbox = current.inbox
         self.outbox.change(PendingChange(_nothing, lambda _: inbox.put(told)))
 
     def _seal(self, outcome: str) -> None:
         current, running = self.current, self.state.running
         assert current is not None, "only a running turn is sealed"
         assert running is not None
-        # A turn that was found at the start has what its sender named alone.
-        agent, _, _ = self.services.agent_of(current.body.model or self.details.model)
+        agent, _, _ = self.services.agent_of(current.body.model)
         metrics = msgspec.structs.replace(metrics_of(running), agent=agent)
-        seal = PendingSeal(current, outcome, metrics, self.services.clock.now_ms())
-        self.sealing = seal
+        now_ms = self.services.clock.now_ms()
+        self.sealing = seal = PendingSeal(current, outcome, metrics, now_ms)
 
         def write(draft: Draft, offset: int) -> None:
             seal.write(draft, offset, self.record.last_seq, self.state)
@@ -396,5 +396,5 @@ class Live:
         self.services.ended(self)
 
 
-def _nothing(_draft: Draft, _offset: int) -> None:
+def _nothing(_: Draft, _offset: int) -> None:
     """A change that is only waited for."""

@@ -9,6 +9,7 @@ that was shown of it.
 
 from __future__ import annotations
 
+import msgspec
 import structlog
 
 from dispatch.core import conversation as rules
@@ -67,10 +68,12 @@ def _rebuild(
     services: Services, live: Live, ran: TurnRecord, staged: int, happened: list[EventRecord]
 ) -> None:
     """Bring the turn to where its journal ends."""
+    body = decode_body(ran.body)
     current = CurrentTurn(
         ran,
         live.record.id,
-        decode_body(ran.body),
+        # Its row has what its sender named alone.
+        msgspec.structs.replace(body, model=body.model or live.details.model),
         None,
         now_ms=ran.started_at_ms or ran.created_at_ms,
         now_s=services.clock.monotonic(),

@@ -16,12 +16,16 @@ from dispatch.core.identity import ConversationId, TurnId
 from dispatch.storage.port import ConversationRecord
 from dispatch.storage.timeline import TimelineKind
 
+PREVIEW_CHARACTERS: Final = 200
+"""How much of its last message a conversation's row shows."""
+
 
 class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a conversation remembers for its next turn, and where it came from.
 
     `forked_from` is (conversation, turn). `title_is_given`: a person's title, which the automatic
-    one never replaces. `timeline` is the kind and id of the timeline that is kept of its turns.
+    one never replaces. `timeline` is the kind and id of the timeline that is kept of its turns;
+    `is_chronicled`: AHP has met its session, and what happens to it is written down for AHP too.
     """
 
     model: str | None = None
@@ -30,6 +34,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     title_is_given: bool = False
     forked_from: tuple[ConversationId, TurnId] | None = None
     timeline: tuple[TimelineKind, str] | None = None
+    is_chronicled: bool = False
 
 
 class Shape(NamedTuple):

@@ -21,6 +21,7 @@ from dispatch.errors import Gone, NotFound
 from dispatch.protocol.groups.frames import frames
 from dispatch.runtime.groups.timeline import GroupTimeline, stream_name
 from dispatch.runtime.live import Live
+from dispatch.runtime.scribes import timeline_scribe
 from dispatch.runtime.services import Services
 from dispatch.runtime.timeline import Timeline
 from dispatch.storage.timeline import TimelineKind, TimelineRecord
@@ -137,10 +138,13 @@ class Timelines:
 
     def detach(self, live: Live) -> None:
         """The conversation leaves memory, or its timeline."""
-        timeline = live.scribe
+        timeline = timeline_scribe(live.scribe)
         live.attach(None)
         if isinstance(timeline, Timeline):
             self.release(timeline)
+
+    def placed(self, live: Live) -> None:
+        """See `Keeper`: who places it says what timeline it has."""
 
     # -- reading -------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 import structlog
 
-from dispatch.agents.port import Agent, AgentFailure, TurnRequest
+from dispatch.agents.port import Agent, AgentFailure, TurnRequest, nothing_said
 from dispatch.core.events import (
     AgentEvent,
     Done,
@@ -132,15 +132,17 @@ def _failed(live: Live, current: CurrentTurn, agent: Agent) -> None:
 
 
 def _request(live: Live, current: CurrentTurn, model: str | None, history: History) -> TurnRequest:
-    body = current.body
+    body, resumes = current.body, current.body.resumes
     return TurnRequest(
         conversation_id=current.conversation,
         turn_id=current.id,
         message=body.message,
         inbox=current.inbox,
-        history=partial(history.context, live),
+        history=partial(history.context, live, resumes),
         account=live.record.account,
-        previous_turn=partial(history.previous_turn, live),
+        previous_turn=partial(history.previous_turn, live, resumes),
+        resumes=resumes,
+        said=nothing_said if resumes is None else partial(history.said, live, resumes),
         images=body.images,
         model=model,
         cwd=body.cwd,

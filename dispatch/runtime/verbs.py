@@ -15,6 +15,7 @@ from dispatch.runtime.chats.verbs import ChatVerbs, chat_verbs
 from dispatch.runtime.conversations import Conversations
 from dispatch.runtime.groups.verbs import GroupVerbs, group_verbs
 from dispatch.runtime.history import History
+from dispatch.runtime.people.catalog import People
 from dispatch.runtime.recovery import recover
 from dispatch.runtime.services import Services
 
@@ -29,6 +30,7 @@ class Verbs(NamedTuple):
     catalog: Catalog
     groups: GroupVerbs
     chats: ChatVerbs
+    people: People
 
     async def recover(self, services: Services) -> None:
         """Take over what a dead incarnation left; before anybody may come in."""
@@ -50,4 +52,5 @@ def all_verbs(services: Services) -> Verbs:
     catalog = Catalog(services, conversations, accounts)
     groups = group_verbs(services, conversations, catalog, accounts)
     chats = chat_verbs(services, conversations, groups.timelines, broker, catalog, accounts)
-    return Verbs(accounts, conversations, history, broker, catalog, groups, chats)
+    people = People(services, conversations, broker, catalog, chats.chats, accounts)
+    return Verbs(accounts, conversations, history, broker, catalog, groups, chats, people)

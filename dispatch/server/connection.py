@@ -24,16 +24,10 @@ from dispatch.core.identity import (
     UserId,
     may,
 )
-from dispatch.errors import (
-    CLOSE_REASONS,
-    CloseCode,
-    DispatchError,
-    Forbidden,
-    PeerError,
-    TooMany,
-)
-from dispatch.protocol.chat import requests as wish
+from dispatch.errors import CLOSE_REASONS, CloseCode, DispatchError, Forbidden, PeerError, TooMany
+from dispatch.protocol.chat import commands as wish
 from dispatch.protocol.chat.frames import SUBPROTOCOL, ChatDialect, encode, queue_surface
+from dispatch.protocol.chat.requests import BadFrame, UnknownFrame, conversation_of, read_frame
 from dispatch.protocol.codec import Object, read_object
 from dispatch.runtime.live import Live
 from dispatch.server.chats.events import follow_chats
@@ -127,10 +121,10 @@ class Connection:
         if follow_chats(self, frame) or self.hub.take(self, frame):
             return
         try:
-            command = wish.read_frame(frame)
-        except wish.BadFrame as error:
+            command = read_frame(frame)
+        except BadFrame as error:
             self.send(self.dialect.error(error, error.conversation, error.ref))
-        except wish.UnknownFrame as error:
+        except UnknownFrame as error:
             self.send(self.dialect.error(error, ref=error.ref, kind="error"))
         else:
             self._take(command)
@@ -348,7 +342,7 @@ class Connection:
         try:
             await carry_out(self, command)
         except DispatchError as error:
-            conversation = wish.conversation_of(command)
+            conversation = conversation_of(command)
             self.send(self.dialect.error(error, conversation, command.ref))
         except Exception:
             # A defect of ours must not take other connections along; the peer may resume.

@@ -27,6 +27,7 @@ from dispatch.server.encoding import FramedEncoding
 from dispatch.server.gate import Doorkeeper
 from dispatch.server.groups.watch import GroupWatches
 from dispatch.server.heal import Healer
+from dispatch.server.sweep import Sweep
 from dispatch.version import VERSION
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Connections:
         self.catalog = verbs.catalog
         self.chats = verbs.chats
         self.groups = verbs.groups
+        self.people = verbs.people
         # The event streams that are open.
         self.streams: dict[GroupStream, None] = {}
         self._group_watches: dict[Connection, GroupWatches] = {}
@@ -89,12 +91,11 @@ class Connections:
         self.v1_dialect = ChatDialect(generation, is_v1=True, delta_bytes_max=delta_bytes_max)
         self.old_encoding = FramedEncoding(self.old_dialect)
         self.v1_encoding = FramedEncoding(self.v1_dialect)
+        self.sweep = Sweep(services.limits, keeper, services.clock)
         self._keeper = keeper
         self._services = services
         self._tasks: anyio.abc.TaskGroup | None = None
         self._open: dict[Connection, None] = {}
-        self._paused: dict[Connection, None] = {}
-        self._stalled_total = 0
 
     def accept(self, credential: Credential | None, query: str) -> Connection:
         """The receiver of a new connection; `heal=0` in the query switches healing off."""
@@ -113,7 +114,9 @@ class Connections:
         async with anyio.create_task_group() as self._tasks:
             while True:
                 await anyio.sleep(_SWEEP_SECONDS)
-                self._sweep(self._services.clock.monotonic())
+                self.sweep.judge(self._services.clock.monotonic())
+                for watches in self._group_watches.values():
+                    watches.let_go()
 
     def start(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         """Run something that a connection waits for."""
@@ -134,8 +137,9 @@ class Connections:
     def statistics(self) -> ConnectionStatistics:
         """The counters, for metrics and tests."""
         watches = sum(len(one.watches) + self.groups_followed(one) for one in self._open)
+        sweep = self.sweep
         return ConnectionStatistics(
-            len(self._open), watches, len(self._paused), self._stalled_total
+            len(sweep.open), watches, len(sweep.paused), sweep.stalled_total
         )
 
     def hello(self, connection: Connection) -> dict[str, Any]:
@@ -176,11 +180,12 @@ class Connections:
     def add(self, connection: Connection) -> None:
         """It opened."""
         self._open[connection] = None
+        self.sweep.add(connection)
 
     def remove(self, connection: Connection) -> None:
         """It is lost."""
         self._open.pop(connection, None)
-        self._paused.pop(connection, None)
+        self.sweep.remove(connection)
         self.feeds.unlisten(connection)
         watches = self._group_watches.pop(connection, None)
         if watches is not None:
@@ -190,64 +195,15 @@ class Connections:
 
     def pause(self, connection: Connection) -> None:
         """Its peer does not keep up."""
-        connection.stalled_since = self._services.clock.monotonic()
-        connection.stalled_bytes = 0
-        self._paused[connection] = None
+        self.sweep.pause(connection)
         if connection in self._group_watches:
             self._group_watches[connection].pause()
 
     def resume(self, connection: Connection) -> None:
         """It does again."""
-        connection.stalled_since = None
-        self._paused.pop(connection, None)
+        self.sweep.resume(connection)
         if connection in self._group_watches:
             self._group_watches[connection].resume()
-
-    # -- the sweep -----------------------------------------------------------------------------
-
-    def _sweep(self, now: float) -> None:
-        for connection in list(self._paused):
-            self._judge_stalled(connection, now)
-        for connection in list(self._open):
-            self._judge_alive(connection, now)
-        for watches in self._group_watches.values():
-            watches.let_go()
-
-    def _judge_stalled(self, connection: Connection, now: float) -> None:
-        """Being far behind is fine; not draining a byte for too long is not, nor is to be told more
-        and more meanwhile: answers and notices are written at once.
-        """
-        websocket = connection.websocket
-        if websocket is None or connection.stalled_since is None:
-            return
-        behind = websocket.bytes_behind
-        # What waits of that which waited when it was paused: only draining changes it.
-        waiting = websocket.bytes_waiting - behind
-        is_draining = waiting != connection.stalled_bytes
-        if is_draining:
-            connection.stalled_bytes = waiting
-            connection.stalled_since = now
-        stalled_s = now - connection.stalled_since
-        if behind > self.limits.frame_bytes_max or stalled_s >= self.limits.stall_seconds_max:
-            self._stalled_total += 1
-            connection.close(CloseCode.STALLED)
-
-    def _judge_alive(self, connection: Connection, now: float) -> None:
-        websocket, credential = connection.websocket, connection.credential
-        if websocket is None:
-            return
-        if credential is not None and not self._keeper.is_valid(credential):
-            connection.close(CloseCode.UNAUTHORIZED)
-            return
-        unanswered = websocket.unanswered_since
-        if unanswered is not None:
-            # Behind bytes that still wait, an answer takes as long as they do.
-            limits, waits = self.limits, websocket.bytes_waiting > 0
-            patience = limits.stall_seconds_max if waits else limits.heartbeat_answer_seconds
-            if now - unanswered >= patience:
-                connection.close(CloseCode.PING_TIMEOUT)
-        elif now - websocket.last_pong >= self.limits.heartbeat_seconds:
-            websocket.ping(now)
 
 
 def _camel(name: str) -> str:

@@ -26,7 +26,7 @@ from dispatch.errors import (
 from dispatch.server.answer import Answer, refusal
 from dispatch.server.auth import ANYONE, SESSION_COOKIE, Authenticator, Credential, KeyWanted
 from dispatch.server.head import Head
-from dispatch.server.offers import offers_of, token_of
+from dispatch.server.offers import AHP_PATH, offers_of, token_of
 from dispatch.settings import LOOPBACK_HOSTS, Settings
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -41,6 +41,8 @@ WILDCARD_HOSTS: Final = frozenset({"0.0.0.0", "::", ""})
 # Query strings end up in logs, histories and Referer headers.
 TOKEN_PARAMETERS: Final = ("token", "access_token")
 TICKET_PARAMETER: Final = "ticket"
+# The one place where clients of AHP put a token: nothing of ours logs it.
+AHP_TOKEN_PARAMETER: Final = "tkn"
 
 _LOOPBACK: Final = r"(?:localhost|127\.0\.0\.1|\[::1\])(?::[1-9][0-9]{0,4})?"
 _LOOPBACK_HOST: Final = re.compile(_LOOPBACK, re.ASCII)
@@ -196,6 +198,8 @@ class Doorkeeper:
         token = _bearer(head)
         if token is None and head.upgrade:
             token = token_of(offers_of(head))
+        if token is None and head.upgrade and head.path == AHP_PATH:
+            token = parameters.get(AHP_TOKEN_PARAMETER)
         if token is not None:
             return authenticator.check(token, head.client)
         ticket = parameters.get(TICKET_PARAMETER)

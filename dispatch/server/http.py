@@ -28,6 +28,7 @@ from dispatch.server import (
     routes_conversations,
     routes_history,
     routes_service,
+    routes_users,
 )
 from dispatch.server.answer import answer, refusal
 from dispatch.server.auth import Authenticator
@@ -73,6 +74,7 @@ def build_app(
             *routes_chat.routes(site),
             *routes_history.routes(site),
             *routes_conversations.routes(site),
+            *routes_users.routes(site),
             *routes_sessions.routes(site),
             *routes_groups.routes(site),
             *assets.routes(),

@@ -16,6 +16,8 @@ from dispatch.server.head import Head
 
 DISPATCH_V1: Final = "dispatch.v1"
 TOKEN_PREFIX: Final = "dispatch.token."
+AHP_PATH: Final = "/ahp"
+"""Where AHP is served."""
 
 
 def offers_of(head: Head) -> list[str]:
@@ -50,6 +52,9 @@ def dialects_of(offers: Sequence[str]) -> list[str]:
 
 def choose_dispatch(path: str, dialects: Sequence[str]) -> str | None:
     """`dispatch.v1` if it is offered, none if nothing is; raises `PeerError` for others alone."""
+    if path == AHP_PATH:
+        # It has no subprotocol: whatever is offered, none is chosen.
+        return None
     if DISPATCH_V1 in dialects:
         return DISPATCH_V1
     if dialects:

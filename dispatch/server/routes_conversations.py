@@ -15,11 +15,16 @@ import msgspec
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dispatch.core.commands import ReasoningEffort, TurnBody
+from dispatch.core.commands import Accepted, ReasoningEffort, TurnBody
 from dispatch.core.conversation import Status
-from dispatch.core.identity import Principal, TurnId, parse_conversation_id
+from dispatch.core.identity import Position, Principal, TurnId, parse_conversation_id
 from dispatch.errors import PeerError
-from dispatch.protocol.chat.requests import EFFORTS, LABEL_CHARACTERS_MAX
+from dispatch.protocol.chat.requests import (
+    EFFORTS,
+    LABEL_CHARACTERS_MAX,
+    read_resume,
+    read_truncate,
+)
 from dispatch.runtime.catalog import check_title
 from dispatch.runtime.shape import Details
 from dispatch.server import routes_history
@@ -44,6 +49,8 @@ def routes(site: Site) -> list[Route]:
         route(site, f"{one}/close", POST=_close),
         route(site, f"{one}/open", POST=_open),
         route(site, f"{one}/read", POST=_read),
+        route(site, f"{one}/truncate", POST=_truncate),
+        route(site, f"{one}/resume", POST=_resume),
         route(site, f"{one}/fork", POST=_fork),
         route(site, f"{one}/title", GET=_title, PUT=_set_title),
         route(site, f"{one}/model", GET=_setting("model"), PUT=_set_model),
@@ -176,6 +183,29 @@ async def _read(call: Call) -> Response:
     up_to_seq = number_field(await call.fields(), "upToSeq")
     seq, unread = await call.site.hub.catalog.read(call.principal, conversation, up_to_seq)
     return Json({"conversationId": conversation, "lastReadSeq": seq, "unread": unread})
+
+
+async def _truncate(call: Call) -> Response:
+    hub, conversation = call.site.hub, call.conversation
+    wish = read_truncate(await call.fields(), conversation, "truncate")
+    cut = await hub.broker.truncate(call.principal, wish)
+    position = str(Position(hub.generation, cut.offset))
+    reply: dict[str, Any] = {"conversationId": conversation, "position": position}
+    if cut.after_turn is not None:
+        reply["afterTurn"] = cut.after_turn
+    return Json(reply | ({"duplicate": True} if cut.duplicate else {}))
+
+
+async def _resume(call: Call) -> Response:
+    conversation, told = call.conversation, list[Accepted]()
+    send = read_resume(await call.fields(), conversation, "resume")
+    await call.site.hub.broker.send(call.principal, send, told.append)
+    reply: dict[str, Any] = {
+        "conversationId": conversation,
+        "turnId": told[0].turn,
+        "resumes": send.body.resumes,
+    }
+    return Json(reply | ({"duplicate": True} if told[0].duplicate else {}))
 
 
 async def _fork(call: Call) -> Response:

@@ -17,8 +17,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dispatch.core.identity import ConversationId
+from dispatch.core.truncation import (
+    Superseded,
+    decode_superseded,
+    is_superseded,
+    last_counting,
+)
 from dispatch.core.turn import Metrics, StepMetrics
-from dispatch.errors import NotFound
+from dispatch.errors import Gone, NotFound
 from dispatch.protocol.sse import ndjson
 from dispatch.runtime.history import History
 from dispatch.runtime.shape import Details
@@ -55,18 +61,23 @@ async def chunks(call: Call) -> Response:
         # Seqs have no holes: the newest so many are known without looking.
         floor = max(since, ceiling - 1 - min(limit, call.site.limits.history_page_max))
     if record is None or ceiling - 1 <= floor:
-        nothing = {"chunks": [], "latestSeq": since}
-        return Json(nothing if limit is None else {**nothing, "turns": []})
-    return stream(call, _page(call.site.hub.history, record.key, floor, ceiling, limit is not None))
+        superseded = () if record is None else decode_superseded(record.superseded)
+        nothing: dict[str, Any] = {"chunks": [], "latestSeq": since}
+        if limit is not None:
+            nothing["turns"] = []
+        return Json({**nothing, "superseded": superseded} if superseded else nothing)
+    return stream(call, _page(call.site.hub.history, record, floor, ceiling, limit is not None))
 
 
 async def _page(
-    history: History, conversation: ConversationKey, since: int, before: int, has_turns: bool
+    history: History, record: ConversationRecord, since: int, before: int, has_turns: bool
 ) -> AsyncGenerator[bytes, None]:
     """With `has_turns`, which is for replies of a bounded length, the turns behind the chunks."""
+    superseded = decode_superseded(record.superseded)
     joint = b'{"chunks":['
     turns: list[SealedTurn] = []
-    async with aclosing(history.pages(conversation, since=since, before=before)) as pages:
+    found = history.pages(record.key, since=since, before=before, superseded=superseded)
+    async with aclosing(found) as pages:
         async for page in pages:
             if page.chunks:
                 yield joint + b",".join(page.chunks)
@@ -74,8 +85,11 @@ async def _page(
             if has_turns:
                 turns += page.turns
     opening = b"" if joint == b"," else joint
-    told = b',"turns":%b' % _ENCODER.encode([_wire_turn(turn) for turn in turns])
-    yield opening + b'],"latestSeq":%d%b}' % (before - 1, told if has_turns else b"")
+    tail = b',"turns":%b' % _ENCODER.encode([_wire_turn(turn) for turn in turns])
+    tail = (tail if has_turns else b"") + (
+        b',"superseded":' + record.superseded if superseded else b""
+    )
+    yield opening + b'],"latestSeq":%d%b}' % (before - 1, tail)
 
 
 def _wire_turn(turn: SealedTurn) -> dict[str, Any]:
@@ -86,6 +100,8 @@ def _wire_turn(turn: SealedTurn) -> dict[str, Any]:
         "outcome": turn.outcome,
         "sealedAt": turn.sealed_at_ms,
     }
+    if turn.resumes is not None:
+        wire["resumes"] = turn.resumes
     if turn.metrics and (agent := _METRICS.decode(turn.metrics).agent) is not None:
         wire["agent"] = agent
     return wire
@@ -146,14 +162,15 @@ async def _last(call: Call) -> Response:
         if live.current is not None:
             with anyio.move_on_after(call.site.limits.wait_seconds_max):
                 await live.current.sealed.wait()
-        parts = _answer(hub.history, live.record.key, conversation)
+        up_to_seq = last_counting(live.past.superseded, live.record.last_seq)
+        parts = _answer(hub.history, live.record.key, up_to_seq, conversation)
     return stream(call, parts)
 
 
 async def _answer(
-    history: History, key: ConversationKey, conversation: ConversationId
+    history: History, key: ConversationKey, up_to_seq: int, conversation: ConversationId
 ) -> AsyncGenerator[bytes, None]:
-    async with history.held_text(key) as (content, turn):
+    async with history.held_text(key, up_to_seq) as (content, turn):
         reply = {"conversationId": conversation, "content": content}
         yield _ENCODER.encode(reply if turn is None else {**reply, "turnId": turn})
 
@@ -164,29 +181,37 @@ async def _export(call: Call) -> Response:
     if record is None:
         raise NotFound("Conversation not found")
     details = await catalog.details(call.principal, conversation)
-    parts = _exported(call.site, msgspec.structs.replace(record), details)
+    parts = exported(call.site, msgspec.structs.replace(record), details)
     name = {"content-disposition": f'attachment; filename="{_file_name(conversation)}.ndjson"'}
     return stream(call, parts, NDJSON, name)
 
 
-async def _exported(
+async def exported(
     site: Site, record: ConversationRecord, details: Details
 ) -> AsyncGenerator[bytes, None]:
-    """The conversation, then each turn and behind it its chunks, then a line that says all came."""
+    """The conversation, then each turn and behind it its chunks, then a line that says all came.
+
+    Raises `Gone` where it was deleted on the way: what came is not all, and does not say so.
+    """
     yield _line(exported_conversation(record, details))
     metrics = dict(await site.services.store.metrics(record.key))
     turns = chunk_count = 0
-    before = record.last_seq + 1
-    async with aclosing(site.hub.history.turns(record.key, before=before)) as kept:
+    superseded = decode_superseded(record.superseded)
+    found = site.hub.history.turns(record.key, before=record.last_seq + 1, superseded=superseded)
+    async with aclosing(found) as kept:
         async for turn, lines in kept:
-            yield _exported_turn(turn, lines, metrics.get(turn.id))
+            yield _exported_turn(turn, lines, metrics.get(turn.id), superseded)
             turns += 1
             chunk_count += len(lines)
+    if chunk_count != record.last_seq:
+        raise Gone("the conversation was deleted")
     yield _line({"type": "end", "turns": turns, "chunks": chunk_count})
 
 
-def _exported_turn(turn: SealedTurn, lines: list[bytes], metrics: bytes | None) -> bytes:
-    head = {
+def _exported_turn(
+    turn: SealedTurn, lines: list[bytes], metrics: bytes | None, superseded: Superseded
+) -> bytes:
+    head: dict[str, Any] = {
         "type": "turn",
         "turnId": turn.id,
         "outcome": turn.outcome,
@@ -194,6 +219,10 @@ def _exported_turn(turn: SealedTurn, lines: list[bytes], metrics: bytes | None) 
         "firstSeq": turn.first_seq,
         "chunkCount": turn.chunk_count,
     }
+    if is_superseded(superseded, turn.first_seq):
+        head["superseded"] = True
+    if turn.resumes is not None:
+        head["resumes"] = turn.resumes
     if metrics:
         head["metrics"] = _wire_metrics(metrics)
     # Ids are of a restricted alphabet: they need no escaping.

@@ -89,6 +89,8 @@ class Watch:
             "position": self.connection.position(head),
             "lastSeq": live.record.last_seq,
         }
+        if live.past.superseded:
+            frame["superseded"] = live.past.superseded
         current, connection = live.current, self.connection
         if current is None or current.first_offset is None:
             await connection.until_writable()
@@ -97,6 +99,8 @@ class Watch:
         async with history.holding(current.bytes_total):
             entries = await _between(history, live, current.first_offset - 1, head)
             frame["turn"] = {"turnId": current.id, "startedAt": current.started_ms}
+            if current.body.resumes is not None:
+                frame["turn"]["resumes"] = current.body.resumes
             frame["turn"] |= _fold(current.id, entries)
             await connection.until_writable()
             self._send(frame)

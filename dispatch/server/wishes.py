@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dispatch.core.commands import Accepted, Subscribe
 from dispatch.core.identity import WATCH, ConversationId, may, require
+from dispatch.core.truncation import Superseded
 from dispatch.errors import DispatchError, Gone
-from dispatch.protocol.chat import requests as wish
+from dispatch.protocol.chat import commands as wish
 from dispatch.protocol.chat.frames import QUEUE_SURFACE, chunks_frame
 from dispatch.runtime.live import Live
 from dispatch.server.watch import Watch
@@ -34,6 +35,10 @@ async def carry_out(connection: Connection, command: wish.Frame) -> None:
             await connection.hub.broker.cancel(connection.principal, conversation, message)
         case wish.ChatStop():
             await _stop(connection, command)
+        case wish.ChatTruncate(truncate=truncate):
+            cut = await connection.hub.broker.truncate(connection.principal, truncate)
+            given = truncate.client_message_id
+            connection.send(connection.dialect.truncated(cut, given, command.ref))
         case wish.ChatFork():
             await _fork(connection, command)
         case wish.ChatRespond():
@@ -162,7 +167,7 @@ async def _subscribe(connection: Connection, subscribe: Subscribe, ref: str | in
         if not recovered:
             await watch.snapshot(connection.hub.history)
         elif subscribe.since_seq is not None:
-            await _history(watch, subscribe.since_seq, seam.last_seq)
+            await _history(watch, subscribe.since_seq, seam.last_seq, seam.superseded)
     finally:
         watch.is_following = False
     await connection.follow(watch)
@@ -177,11 +182,12 @@ async def _is_retained(connection: Connection, live: Live, generation: str, offs
     return bool(await connection.hub.history.events(live.record.key, offset, 1))
 
 
-async def _history(watch: Watch, since: int, last_seq: int) -> None:
+async def _history(watch: Watch, since: int, last_seq: int, superseded: Superseded) -> None:
     """`chat.history` frames up to the seam, at least one, unless it is dropped meanwhile."""
     connection, live, sent = watch.connection, watch.live, False
     history = connection.hub.history
-    async with aclosing(history.pages(live.record.key, since=since, before=last_seq + 1)) as pages:
+    found = history.pages(live.record.key, since=since, before=last_seq + 1, superseded=superseded)
+    async with aclosing(found) as pages:
         async for page in pages:
             await connection.until_writable()
             if watch.is_dropped:
@@ -212,6 +218,7 @@ class _Seam(NamedTuple):
     turn: str | None
     status: str
     last_seq: int
+    superseded: Superseded
 
     @classmethod
     def of(cls, connection: Connection, live: Live) -> _Seam:
@@ -226,6 +233,7 @@ class _Seam(NamedTuple):
             current.id if current is not None and shown else None,
             live.state.status,
             live.record.last_seq,
+            live.past.superseded,
         )
 
     def subscribed(self, *, recovered: bool) -> dict[str, Any]:
@@ -238,6 +246,8 @@ class _Seam(NamedTuple):
             "status": self.status,
             "lastSeq": self.last_seq,
         }
+        if self.superseded:
+            frame["superseded"] = self.superseded
         return frame if self.turn is None else {**frame, "turnId": self.turn}
 
 

@@ -8,7 +8,8 @@ Invariant: an empty list means that each rule of the list below was looked at an
 The file is whole and of this version; nothing belongs to what is not there; seqs and offsets have
 no gaps and end where their conversation says; at most one turn runs; a sealed turn has an outcome,
 one `done`, `turn-sealed` last, as many chunks as it says, and they are the fold of its events;
-whose events are due to be kept has all of them, unless its turn to lose them has come;
+whose events are due to be kept has all of them, unless its turn to lose them has come; what was
+truncated are whole turns, and a marker in the log is one event;
 positions grow with offsets; nobody has read further than was written.
 """
 
@@ -24,7 +25,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from dispatch.core.content import Fold, decode_line
-from dispatch.core.events import Done, TurnSealed, decode_event
+from dispatch.core.events import Done, Truncated, TurnSealed, decode_event
+from dispatch.core.truncation import decode_superseded
 from dispatch.storage import sqlite_rows, sqlite_schema
 from dispatch.storage.check_timelines import timeline_findings
 from dispatch.storage.keys import TurnKey
@@ -41,6 +43,7 @@ class _Conversation(NamedTuple):
     id: str
     last_seq: int
     last_offset: int
+    superseded: bytes
 
 
 class _Turn(NamedTuple):
@@ -116,6 +119,7 @@ def _conversation(connection: sqlite3.Connection, conversation: _Conversation) -
         yield f"{len(running)} turns run at once: {', '.join(running)}"
     sealed = [turn for turn in turns if turn.state == "sealed"]
     yield from _seqs(conversation, sealed)
+    yield from _superseded(conversation, sealed)
     for turn in sealed:
         if not turn.outcome:
             yield f"turn {turn.id} is sealed without an outcome"
@@ -132,6 +136,24 @@ def _seqs(conversation: _Conversation, sealed: list[_Turn]) -> Iterator[str]:
         last = (turn.first_seq or 0) + turn.chunk_count - 1
     if last != conversation.last_seq:
         yield f"its last seq is {conversation.last_seq}, and its chunks end at {last}"
+
+
+def _superseded(conversation: _Conversation, sealed: list[_Turn]) -> Iterator[str]:
+    """What truncations left behind are whole turns, in stretches that ascend and do not touch."""
+    try:
+        stretches = decode_superseded(conversation.superseded)
+    except msgspec.MsgspecError as error:
+        yield f"what truncations left behind cannot be read: {error}"
+        return
+    begins = {turn.first_seq for turn in sealed}
+    ends = {(turn.first_seq or 0) + turn.chunk_count - 1 for turn in sealed}
+    before = -1
+    for first, last in stretches:
+        if not before + 1 < first <= last:
+            yield f"a stretch from seq {first} to {last} was left behind, after one up to {before}"
+        if first not in begins or last not in ends:
+            yield f"the stretch from seq {first} to {last} that was left behind cuts a turn"
+        before = last
 
 
 def _chunks(connection: sqlite3.Connection, turn: _Turn) -> Iterator[str]:
@@ -175,7 +197,7 @@ def _log(
             continue
         if turn.first_offset != last + 1:
             yield f"turn {turn.id} begins at offset {turn.first_offset}, and {last + 1} is next"
-        own_end = turn.last_offset if turn.state == "sealed" else ends.get(turn.key)
+        own_end = ends.get(turn.key) if turn.state == "running" else turn.last_offset
         last = turn.first_offset - 1 if own_end is None else own_end
     # The row may be behind a running turn, whose events are all there; never behind what is gone.
     known = max(conversation.last_offset, max(ends.values(), default=0))
@@ -190,6 +212,9 @@ def _retained(connection: sqlite3.Connection, turn: _Turn, shown: list[_Event]) 
         yield f"turn {turn.id}: its events from offset {first} to {last} have gaps"
     if turn.first_offset is None or first < turn.first_offset:
         yield f"turn {turn.id} has an event at offset {first}, before its first"
+    if turn.state == "marker":
+        yield from _marker(turn, shown)
+        return
     whole = first == turn.first_offset
     fold, ends = Fold(), []
     for event in shown:
@@ -220,8 +245,20 @@ def _retained(connection: sqlite3.Connection, turn: _Turn, shown: list[_Event]) 
         yield f"turn {turn.id}: what is staged of it is not the fold of its events"
 
 
+def _marker(turn: _Turn, shown: list[_Event]) -> Iterator[str]:
+    """It is one event of the conversation's own."""
+    try:
+        kinds = [type(decode_event(event.payload)) for event in shown]
+    except msgspec.MsgspecError as error:
+        yield f"the event of marker {turn.id} is not one: {error}"
+        return
+    if kinds != [Truncated]:
+        names = ", ".join(kind.__name__ for kind in kinds)
+        yield f"marker {turn.id} has {names} instead of one Truncated"
+
+
 SELECT_CONVERSATIONS: Final = """
-SELECT key, account, id, last_seq, last_offset FROM conversation
+SELECT key, account, id, last_seq, last_offset, superseded FROM conversation
 WHERE status <> 'deleted'
 ORDER BY key
 """

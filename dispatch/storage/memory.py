@@ -1,8 +1,9 @@
 """The reference store: what the port means, in dictionaries.
 
-Neighbours: `port` promises, `memory_disk` keeps, `memory_timelines` reads timelines; `sqlite` is
-held to the same suite (`tests/contract/store.py`) and to the same random histories. Two stores on
-one disk are two incarnations. For tests, and for a daemon that may forget everything when it ends.
+Neighbours: `port` promises, `memory_disk` keeps, `memory_timelines` and `memory_people` read
+timelines and people; `sqlite` is held to the same suite (`tests/contract/store.py`) and to the same
+random histories. Two stores on one disk are two incarnations. For tests, and for a daemon that may
+forget everything when it ends.
 Invariant: what is handed in or out is a copy, so that nobody changes what is kept by accident.
 """
 
@@ -24,6 +25,7 @@ from dispatch.storage.event_page import up_to_bytes
 from dispatch.storage.generation import MintGeneration, mint_generation
 from dispatch.storage.keys import ConversationKey, SubjectKey, TurnKey
 from dispatch.storage.memory_disk import MemoryDisk
+from dispatch.storage.memory_people import MemoryPeopleReads
 from dispatch.storage.memory_timelines import MemoryTimelineReads
 from dispatch.storage.port import (
     IDLE_CONVERSATIONS_MAX,
@@ -44,7 +46,7 @@ def read_backup(path: Path) -> MemoryDisk:
     return msgspec.msgpack.decode(path.read_bytes(), type=MemoryDisk)
 
 
-class MemoryStore(MemoryTimelineReads):
+class MemoryStore(MemoryTimelineReads, MemoryPeopleReads):
     """A store without a disk. Implements `port.Store`; `mint` is where generations come from."""
 
     def __init__(
@@ -114,6 +116,17 @@ class MemoryStore(MemoryTimelineReads):
         ]
         found.sort(key=_activity, reverse=True)
         return [self._row(record.key) for record in found[: max(0, query.limit)]]
+
+    async def conversations_of(
+        self, account: AccountId, session: str, limit: int
+    ) -> list[ConversationRecord]:
+        """The conversations of one session, without tombstones, the oldest first."""
+        keys = sorted(
+            record.key
+            for record in self._disk.conversations.values()
+            if (record.account, record.session) == (account, session) and record.status != "deleted"
+        )
+        return [self._row(key) for key in keys[: max(0, limit)]]
 
     async def idle_since(self, active_before_ms: int) -> list[ConversationRecord]:
         """Some conversations to forget, the longest idle first."""
@@ -245,6 +258,7 @@ class MemoryStore(MemoryTimelineReads):
             turn.sealed_at_ms or 0,
             len(self._chunk_bytes(turn.key)),
             turn.metrics,
+            turn.resumes,
         )
 
     def _chunk_bytes(self, key: TurnKey) -> bytes:

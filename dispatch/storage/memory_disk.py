@@ -8,13 +8,12 @@ Invariant: a batch that is refused leaves no trace, because every change notes h
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import TypeVar
 
 import msgspec
 
 from dispatch.errors import Conflict, Fenced
 from dispatch.storage.keys import ConversationKey, RowKey, TimelineKey, TurnKey
+from dispatch.storage.memory_undo import Undo
 from dispatch.storage.port import (
     Batch,
     ConversationRecord,
@@ -27,38 +26,6 @@ from dispatch.storage.port import (
     TurnSeal,
 )
 from dispatch.storage.timeline import RowRecord, TimelineEvent, TimelineRecord
-
-Key = TypeVar("Key")
-Value = TypeVar("Value")
-
-
-class Undo:
-    """Changes to dictionaries that can be taken back, the last one first."""
-
-    __slots__ = ("_steps",)
-
-    def __init__(self) -> None:
-        self._steps: list[Callable[[], object]] = []
-
-    def put(self, table: dict[Key, Value], key: Key, value: Value) -> None:
-        """Set, and note what was there."""
-        if key in table:
-            old = table[key]
-            self._steps.append(lambda: table.__setitem__(key, old))
-        else:
-            self._steps.append(lambda: table.pop(key))
-        table[key] = value
-
-    def drop(self, table: dict[Key, Value], key: Key) -> None:
-        """Remove, and note what was there."""
-        if key in table:
-            old = table.pop(key)
-            self._steps.append(lambda: table.__setitem__(key, old))
-
-    def take_back(self) -> None:
-        """Undo everything."""
-        while self._steps:
-            self._steps.pop()()
 
 
 class MemoryDisk(msgspec.Struct):
@@ -116,7 +83,7 @@ class MemoryDisk(msgspec.Struct):
             (turn.sealed_at_ms, event.turn, offset, event)
             for key, events in self.events.items()
             for offset, event in events.items()
-            if (turn := self.turns[event.turn]).state == "sealed"
+            if (turn := self.turns[event.turn]).state in {"sealed", "marker"}
             and turn.sealed_at_ms is not None
             and turn.sealed_at_ms < sealed_before_ms
         ]
@@ -161,6 +128,7 @@ class MemoryDisk(msgspec.Struct):
             self._move_cursor(cursor, undo)
         for conversation_key in batch.deletions:
             self._delete(conversation_key, undo)
+        self._remove(batch, undo)
 
     def _put_conversation(self, record: ConversationRecord, undo: Undo) -> None:
         name = (record.account, record.id)
@@ -270,9 +238,33 @@ class MemoryDisk(msgspec.Struct):
         undo.drop(self.events, key)
         undo.drop(self.cursors, key)
         tombstone = msgspec.structs.replace(
-            self.conversations[key], status="deleted", title="", last_message="", details=b"{}"
+            self.conversations[key],
+            status="deleted",
+            title="",
+            user="",
+            last_message="",
+            superseded=b"[]",
+            details=b"{}",
         )
         undo.put(self.conversations, key, tombstone)
+
+    def _remove(self, batch: Batch, undo: Undo) -> None:
+        for cursor in batch.cursor_removals:
+            undo.drop(self.cursors.get(cursor.subject, {}), cursor.user)
+        for key in batch.turn_removals:
+            self._remove_turn(key, undo)
+
+    def _remove_turn(self, key: TurnKey, undo: Undo) -> None:
+        turn = self.turns.get(key)
+        if turn is None or turn.state != "cancelled":
+            return
+        if any(row.turn == key for row in self.rows.values()):
+            return
+        self.raise_floors()
+        undo.drop(self.turns, key)
+        undo.drop(self.turn_ids, (turn.conversation, turn.id))
+        if turn.client_key is not None:
+            undo.drop(self.client_keys, turn.client_key)
 
     def _put_timeline(self, record: TimelineRecord, undo: Undo) -> None:
         name = (record.account, record.kind, record.id)
@@ -340,7 +332,7 @@ class MemoryDisk(msgspec.Struct):
         if old.alias is not None:
             undo.drop(self.aliases, (old.account, old.alias))
         tombstone = msgspec.structs.replace(
-            old, status="deleted", title="", alias=None, details=b"{}"
+            old, status="deleted", title="", user="", alias=None, details=b"{}"
         )
         undo.put(self.timelines, key, tombstone)
 

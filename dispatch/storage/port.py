@@ -1,8 +1,8 @@
 """The store's port: one verb that writes, a few that read.
 
 Neighbours: `runtime.journal` is the only caller of `commit`; `runtime` reads; `memory` and
-`sqlite` implement it. Payloads (`body`, `chunks`, `payload`, `metrics`) are opaque bytes; keys,
-offsets and positions are assigned by the caller from the counters that `open` returns.
+`sqlite` implement it. Payloads (`body`, `chunks`, `payload`, `metrics`, `superseded`) are opaque
+bytes; keys, offsets and positions are assigned by the caller from the counters that `open` returns.
 Invariant: a batch is one transaction; compare-and-set rows that do not match undo all of it; every
 method may be repeated after a failure whose outcome is unknown.
 
@@ -21,6 +21,7 @@ import msgspec
 
 from dispatch.core.identity import AccountId, ConversationId, TurnId, UserId
 from dispatch.storage.keys import ConversationKey, SubjectKey, TimelineKey, TurnKey
+from dispatch.storage.people import CursorKey, PeopleReads
 from dispatch.storage.timeline import (
     RowRecord,
     TimelineEvent,
@@ -28,9 +29,10 @@ from dispatch.storage.timeline import (
     TimelineRecord,
 )
 
-TurnState = Literal["queued", "steering", "running", "sealed", "absorbed", "cancelled"]
+TurnState = Literal["queued", "steering", "running", "sealed", "absorbed", "cancelled", "marker"]
 """`steering`: durable text for the running turn, not yet taken; `absorbed`: it was taken;
-`cancelled`: removed from the queue, kept so that a repeated send finds it."""
+`cancelled`: removed from the queue, kept so that a repeated send finds it; `marker`: no turn at
+all, but what an event of the conversation itself belongs to, and a repeated wish finds."""
 
 ConversationStatus = Literal["active", "idle", "closed", "deleted"]
 Visibility = Literal["account", "user"]
@@ -44,7 +46,8 @@ class ConversationRecord(msgspec.Struct, kw_only=True):
     """One conversation's row. Times in epoch milliseconds. `deleted` marks a tombstone.
 
     `last_offset`, when read, is that of the last stored event, if that is ahead of what was written
-    here: a batch of events alone need not write the row.
+    here: a batch of events alone need not write the row. `superseded` are the seqs that do not
+    count any more (`core.truncation`).
     """
 
     key: ConversationKey
@@ -60,9 +63,9 @@ class ConversationRecord(msgspec.Struct, kw_only=True):
     active_at_ms: int
     last_seq: int = 0
     last_offset: int = 0
-    truncated_after_seq: int | None = None
     epoch: int = 0
     last_message: str = ""
+    superseded: bytes = b"[]"
     details: bytes = b"{}"
 
 
@@ -72,7 +75,8 @@ class TurnRecord(msgspec.Struct, kw_only=True):
     `client_key` is the exactly-once key (unique in the store) or None; `digest` of the body tells a
     repeat from a conflict. `acceptance` is the acknowledgement that a repeat is given again.
     `first_offset` is the offset of its first event, `last_offset` that of its last. `ordinal`
-    orders the queue.
+    orders the queue. `resumes` is the turn that it goes on with. A `marker` has the offsets of its
+    event, `sealed_at_ms`, and nothing else of a sealed turn.
     """
 
     key: TurnKey
@@ -95,6 +99,7 @@ class TurnRecord(msgspec.Struct, kw_only=True):
     first_offset: int | None = None
     last_offset: int | None = None
     metrics: bytes = b""
+    resumes: TurnId | None = None
 
 
 class TurnChange(NamedTuple):
@@ -170,8 +175,9 @@ class Batch(msgspec.Struct):
     that is gone is dropped. `deletions` turn a conversation into a tombstone and remove its turns,
     events, pieces and cursors, and raise the floor of each timeline with rows of these turns to
     `last_position` of that timeline; `burials` turn a timeline into a tombstone (its alias is free
-    again) and remove its rows, cursors and all earlier events of its log. What is gone already is
-    left alone.
+    again) and remove its rows, cursors and all earlier events of its log. A tombstone is nobody's:
+    its `user` is empty. `cursor_removals` forget what was read, `turn_removals` cancelled turns
+    that no row of a timeline names. What is gone already is left alone.
     """
 
     conversations: list[ConversationRecord] = msgspec.field(default_factory=list)
@@ -187,6 +193,8 @@ class Batch(msgspec.Struct):
     timeline_events: list[TimelineEvent] = msgspec.field(default_factory=list)
     cursors: list[CursorRecord] = msgspec.field(default_factory=list)
     deletions: list[ConversationKey] = msgspec.field(default_factory=list)
+    cursor_removals: list[CursorKey] = msgspec.field(default_factory=list)
+    turn_removals: list[TurnKey] = msgspec.field(default_factory=list)
 
 
 class Opened(NamedTuple):
@@ -231,9 +239,15 @@ class SealedTurn(NamedTuple):
     sealed_at_ms: int
     bytes_total: int
     metrics: bytes
+    resumes: TurnId | None = None
+
+    @property
+    def seqs(self) -> range:
+        """The seqs of its chunks."""
+        return range(self.first_seq, self.first_seq + self.chunk_count)
 
 
-class Store(TimelineReads, Protocol):
+class Store(TimelineReads, PeopleReads, Protocol):
     """What every store does. Errors: `StorageFull`, `StorageLocked`, `StorageCorrupt`,
     `StorageFailed`, `Fenced`, and `Conflict` for a `client_key` or conversation id already there.
     """
@@ -253,8 +267,8 @@ class Store(TimelineReads, Protocol):
         ...
 
     async def prune(self, sealed_before_ms: int, rows_max: int) -> int:
-        """Remove up to `rows_max` events of turns sealed, and of timelines' logs written, before
-        then; the number removed.
+        """Remove up to `rows_max` events of turns sealed, and of markers and timelines' logs
+        written, before then; the number removed.
         """
         ...
 
@@ -270,6 +284,18 @@ class Store(TimelineReads, Protocol):
 
     async def conversations(self, query: ConversationQuery) -> list[ConversationRecord]:
         """One page, without tombstones."""
+        ...
+
+    async def begun_by(
+        self, account: AccountId, user: UserId, *, after: int, limit: int
+    ) -> list[ConversationRecord]:
+        """The conversations of a user with a larger key, ascending, without tombstones."""
+        ...
+
+    async def conversations_of(
+        self, account: AccountId, session: str, limit: int
+    ) -> list[ConversationRecord]:
+        """The conversations of one session, without tombstones, the oldest first."""
         ...
 
     async def idle_since(self, active_before_ms: int) -> list[ConversationRecord]:

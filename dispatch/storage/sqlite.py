@@ -1,8 +1,8 @@
 """The durable store: one SQLite file, one connection that writes, a few that read.
 
 Neighbours: `port` says what each method promises; `sqlite_directory` takes the directory,
-`sqlite_schema` opens the database, `sqlite_batch` writes, `sqlite_rows` reads, and timelines
-`sqlite_timeline_reads`. Runs on asyncio.
+`sqlite_schema` opens the database, `sqlite_batch` writes, `sqlite_rows` reads, timelines
+`sqlite_timeline_reads` and people `sqlite_people`. Runs on asyncio.
 Invariant: `commit` is one hop to the writer's thread and one transaction there; when it returns
 the disk has it (`synchronous` full), and no `sqlite3.Error` ever leaves this module.
 """
@@ -41,6 +41,7 @@ from dispatch.storage.sqlite_connection import (
     translate,
 )
 from dispatch.storage.sqlite_directory import DataDirectory, LockRecord, published
+from dispatch.storage.sqlite_people import SqlitePeopleReads
 from dispatch.storage.sqlite_schema import Migration
 from dispatch.storage.sqlite_timeline_reads import SqliteTimelineReads
 
@@ -50,7 +51,7 @@ Result = TypeVar("Result")
 READERS: Final = 2
 
 
-class SqliteStore(SqliteTimelineReads):
+class SqliteStore(SqliteTimelineReads, SqlitePeopleReads):
     """The store in a data directory. Implements `port.Store`; errors are the port's.
 
     `synchronous`: what a power loss may take (`full`: nothing). `busy_seconds`: how long to wait
@@ -233,6 +234,14 @@ class SqliteStore(SqliteTimelineReads):
     async def conversations(self, query: ConversationQuery) -> list[ConversationRecord]:
         """One page, without tombstones."""
         return await self._read(partial(sqlite_rows.conversations, query=query))
+
+    async def conversations_of(
+        self, account: AccountId, session: str, limit: int
+    ) -> list[ConversationRecord]:
+        """The conversations of one session, without tombstones, the oldest first."""
+        return await self._read(
+            partial(sqlite_rows.conversations_of, account=account, session=session, limit=limit)
+        )
 
     async def idle_since(self, active_before_ms: int) -> list[ConversationRecord]:
         """Some conversations to forget, the longest idle first."""

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
-import msgspec
 from msgspec.structs import astuple
 
 from dispatch.errors import Fenced
-from dispatch.storage.keys import ConversationKey, SubjectKey, TimelineKey
+from dispatch.storage.keys import ConversationKey, TimelineKey, TurnKey
+from dispatch.storage.people import CursorKey
 from dispatch.storage.port import (
     Batch,
     CursorRecord,
@@ -30,18 +30,15 @@ from dispatch.storage.port import (
     TurnCopy,
     TurnSeal,
 )
-from dispatch.storage.sqlite_connection import transaction
+from dispatch.storage.sqlite_connection import require_match, transaction
+from dispatch.storage.sqlite_people import remove
 from dispatch.storage.sqlite_schema import raise_floors
+from dispatch.storage.sqlite_timeline_batch import Row, count_unread, write_timelines
 from dispatch.storage.timeline import TimelineEvent
 
 # Rows of one statement of `INSERT_EVENTS`, and values of a row.
 EVENTS_A_STATEMENT: Final = 16
 _EVENT_VALUES: Final = 5
-# Where the key is in a row of `timeline`, and the timeline's in one of `timeline_row`.
-_KEY: Final = 0
-_TIMELINE: Final = 1
-
-Row = tuple[object, ...]
 
 
 class Rows(NamedTuple):
@@ -60,6 +57,8 @@ class Rows(NamedTuple):
     timeline_events: Sequence[TimelineEvent]
     cursors: Sequence[CursorRecord]
     deletions: Sequence[ConversationKey]
+    cursor_removals: Sequence[CursorKey]
+    turn_removals: Sequence[TurnKey]
 
 
 def prepare(batch: Batch) -> Rows:
@@ -78,6 +77,8 @@ def prepare(batch: Batch) -> Rows:
         tuple(batch.timeline_events),
         tuple(batch.cursors),
         tuple(batch.deletions),
+        tuple(batch.cursor_removals),
+        tuple(batch.turn_removals),
     )
 
 
@@ -89,36 +90,31 @@ def write(connection: sqlite3.Connection, rows: Rows, incarnation: int) -> None:
         return
     with transaction(connection):
         require_incarnation(connection, incarnation)
-        _match(connection, UPSERT_CONVERSATION, rows.conversations, "a conversation's row")
-        _match(connection, INSERT_TURN, rows.turns, "a turn's conversation")
-        _match(connection, CHANGE_TURN, rows.changes, "a turn's state")
+        require_match(connection, UPSERT_CONVERSATION, rows.conversations, "a conversation's row")
+        require_match(connection, INSERT_TURN, rows.turns, "a turn's conversation")
+        require_match(connection, CHANGE_TURN, rows.changes, "a turn's state")
         for start in range(0, len(rows.events), EVENTS_A_STATEMENT):
             _insert_events(connection, rows.events[start : start + EVENTS_A_STATEMENT], incarnation)
-        _match(connection, INSERT_PIECE, rows.pieces, "a piece's turn")
-        _match(connection, SEAL_TURN, rows.seals, "the seal of a turn")
-        _match(connection, COPY_TURN, rows.copies, "the source of a copy")
+        require_match(connection, INSERT_PIECE, rows.pieces, "a piece's turn")
+        require_match(connection, SEAL_TURN, rows.seals, "the seal of a turn")
+        require_match(connection, COPY_TURN, rows.copies, "the source of a copy")
         if rows.copies:
             connection.executemany(COPY_PIECES, [(c.source, c.turn) for c in rows.copies])
-        _write_timelines(connection, rows)
+        write_timelines(connection, rows.timelines, rows.rows, rows.burials, rows.timeline_events)
         if rows.cursors:
             connection.executemany(MOVE_CURSOR, rows.cursors)
-        if rows.timelines or rows.rows or rows.cursors:
-            connection.executemany(COUNT_UNREAD, [(key,) for key in _counted(rows)])
         if rows.deletions:
             _delete(connection, rows.deletions)
+        remove(connection, rows.cursor_removals, rows.turn_removals)
+        subjects = [cursor.subject for cursor in rows.cursors]
+        subjects += [cursor.subject for cursor in rows.cursor_removals]
+        count_unread(connection, rows.timelines, rows.rows, subjects)
 
 
 def require_incarnation(connection: sqlite3.Connection, incarnation: int) -> None:
     """Inside a transaction: raise `Fenced` unless the store is still ours."""
     if connection.execute("SELECT incarnation FROM meta").fetchone() != (incarnation,):
         raise Fenced("another incarnation has opened the store since; this one must stop writing")
-
-
-def _match(
-    connection: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]], what: str
-) -> None:
-    if rows and connection.executemany(statement, rows).rowcount != len(rows):
-        raise Fenced(f"{what} is not what the batch was decided on")
 
 
 def _insert_events(
@@ -129,35 +125,6 @@ def _insert_events(
     elif events:
         blanks = (None,) * (_EVENT_VALUES * (EVENTS_A_STATEMENT - len(events)))
         connection.execute(INSERT_EVENTS, (incarnation, *chain.from_iterable(events), *blanks))
-
-
-def _write_timelines(connection: sqlite3.Connection, rows: Rows) -> None:
-    _match(connection, UPSERT_TIMELINE, rows.timelines, "a timeline's row")
-    _match(connection, UPSERT_ROW, rows.rows, "a row of a timeline")
-    buried = _bury(connection, rows.burials) if rows.burials else []
-    if rows.timeline_events:
-        told = msgspec.json.encode(buried).decode()
-        events = [(*event, told) for event in rows.timeline_events]
-        _match(connection, INSERT_TIMELINE_EVENT, events, "the timeline of an event")
-
-
-def _bury(connection: sqlite3.Connection, burials: Sequence[TimelineKey]) -> list[TimelineKey]:
-    """Those that were there until now."""
-    raise_floors(connection)
-    buried = [key for key in burials if connection.execute(BURY_TIMELINE, (key,)).rowcount]
-    keys = [(key,) for key in buried]
-    connection.executemany("DELETE FROM timeline_row WHERE timeline = ?", keys)
-    connection.executemany("DELETE FROM timeline_event WHERE timeline = ?", keys)
-    connection.executemany("DELETE FROM cursor WHERE subject = ?", keys)
-    return buried
-
-
-def _counted(rows: Rows) -> set[SubjectKey]:
-    """The timelines whose unread rows may be others now; a conversation's key does no harm."""
-    counted: set[SubjectKey] = {cursor.subject for cursor in rows.cursors}
-    counted.update(TimelineKey(row[_KEY]) for row in rows.timelines)  # type: ignore[arg-type]
-    counted.update(TimelineKey(row[_TIMELINE]) for row in rows.rows)  # type: ignore[arg-type]
-    return counted
 
 
 def _delete(connection: sqlite3.Connection, deletions: Sequence[ConversationKey]) -> None:
@@ -179,7 +146,7 @@ def _delete(connection: sqlite3.Connection, deletions: Sequence[ConversationKey]
 UPSERT_CONVERSATION: Final = """
 INSERT INTO conversation (
     key, account, id, session, workspace, status, title, visibility, user, created_at_ms,
-    active_at_ms, last_seq, last_offset, truncated_after_seq, epoch, last_message, details
+    active_at_ms, last_seq, last_offset, epoch, last_message, superseded, details
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET
     session = excluded.session,
@@ -192,9 +159,9 @@ ON CONFLICT (key) DO UPDATE SET
     active_at_ms = excluded.active_at_ms,
     last_seq = excluded.last_seq,
     last_offset = excluded.last_offset,
-    truncated_after_seq = excluded.truncated_after_seq,
     epoch = excluded.epoch,
     last_message = excluded.last_message,
+    superseded = excluded.superseded,
     details = excluded.details
 WHERE conversation.status <> 'deleted'
     AND conversation.epoch <= excluded.epoch
@@ -206,11 +173,11 @@ INSERT_TURN: Final = """
 INSERT INTO turn (
     key, conversation, id, state, ordinal, user, body, created_at_ms, client_key, digest,
     acceptance, started_at_ms, sealed_at_ms, outcome, first_seq, chunk_count, chunks, first_offset,
-    last_offset, metrics, retained
+    last_offset, metrics, resumes, retained
 )
 SELECT
-    ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-    ?4 = 'sealed' AND ?18 IS NOT NULL
+    ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
+    ?4 IN ('sealed', 'marker') AND ?18 IS NOT NULL
 WHERE EXISTS (SELECT 1 FROM conversation WHERE key = ?2 AND status <> 'deleted')
 """
 
@@ -269,11 +236,11 @@ WHERE key = ?1 AND state = 'running'
 COPY_TURN: Final = """
 INSERT INTO turn (
     key, conversation, id, state, ordinal, user, body, created_at_ms, digest, acceptance,
-    started_at_ms, sealed_at_ms, outcome, first_seq, chunk_count, chunks, metrics, retained
+    started_at_ms, sealed_at_ms, outcome, first_seq, chunk_count, chunks, metrics, resumes, retained
 )
 SELECT
     ?2, ?3, id, state, ordinal, user, body, created_at_ms, x'', x'',
-    started_at_ms, sealed_at_ms, outcome, ?4, chunk_count, chunks, metrics, 0
+    started_at_ms, sealed_at_ms, outcome, ?4, chunk_count, chunks, metrics, resumes, 0
 FROM turn
 WHERE key = ?1
     AND state = 'sealed'
@@ -283,91 +250,6 @@ WHERE key = ?1
 COPY_PIECES: Final = """
 INSERT INTO piece (turn, ordinal, first_index, data)
 SELECT ?2, ordinal, first_index, data FROM piece WHERE turn = ?1
-"""
-
-# `unread` is not the caller's: it is counted behind everything that moves it.
-UPSERT_TIMELINE: Final = """
-INSERT INTO timeline (
-    key, account, kind, id, user, status, title, created_at_ms, updated_at_ms, active_at_ms,
-    last_seq, last_position, floor, epoch, alias, details
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (key) DO UPDATE SET
-    user = excluded.user,
-    status = excluded.status,
-    title = excluded.title,
-    created_at_ms = excluded.created_at_ms,
-    updated_at_ms = excluded.updated_at_ms,
-    active_at_ms = excluded.active_at_ms,
-    last_seq = excluded.last_seq,
-    last_position = excluded.last_position,
-    floor = max(floor, excluded.floor),
-    epoch = excluded.epoch,
-    alias = excluded.alias,
-    details = excluded.details
-WHERE timeline.status <> 'deleted'
-    AND timeline.epoch <= excluded.epoch
-    AND timeline.account = excluded.account
-    AND timeline.kind = excluded.kind
-    AND timeline.id = excluded.id
-"""
-
-UPSERT_ROW: Final = """
-INSERT INTO timeline_row (
-    key, timeline, role, seq, reply_to, turn, turn_id, conversation, agent, user, outcome,
-    began_position, ended_position, created_at_ms, started_at_ms, ended_at_ms, client_key, digest,
-    details, text
-)
-SELECT
-    ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20
-WHERE EXISTS (SELECT 1 FROM timeline WHERE key = ?2 AND status <> 'deleted')
-ON CONFLICT (key) DO UPDATE SET
-    seq = excluded.seq,
-    reply_to = excluded.reply_to,
-    turn = excluded.turn,
-    turn_id = excluded.turn_id,
-    conversation = excluded.conversation,
-    agent = excluded.agent,
-    user = excluded.user,
-    outcome = excluded.outcome,
-    began_position = excluded.began_position,
-    ended_position = excluded.ended_position,
-    created_at_ms = excluded.created_at_ms,
-    started_at_ms = excluded.started_at_ms,
-    ended_at_ms = excluded.ended_at_ms,
-    digest = excluded.digest,
-    details = excluded.details,
-    text = excluded.text
-WHERE timeline_row.timeline = excluded.timeline
-    AND timeline_row.role = excluded.role
-    AND timeline_row.client_key IS excluded.client_key
-"""
-
-# ?7 are the timelines that this batch has just buried: their end may still be told.
-INSERT_TIMELINE_EVENT: Final = """
-INSERT INTO timeline_event (position, timeline, stream, row, at_ms, payload)
-SELECT ?1, ?2, ?3, ?4, ?5, ?6
-WHERE EXISTS (
-    SELECT 1 FROM timeline
-    WHERE key = ?2 AND (status <> 'deleted' OR key IN (SELECT value FROM json_each(?7)))
-)
-"""
-
-BURY_TIMELINE: Final = """
-UPDATE timeline SET status = 'deleted', alias = NULL, title = '', details = x'7b7d', unread = 0
-WHERE key = ? AND status <> 'deleted'
-"""
-
-COUNT_UNREAD: Final = """
-UPDATE timeline SET unread = (
-    SELECT count(*) FROM timeline_row
-    WHERE timeline_row.timeline = timeline.key
-        AND role = 'reply'
-        AND outcome IS NOT NULL
-        AND seq > coalesce(
-            (SELECT seq FROM cursor WHERE subject = timeline.key AND cursor.user = timeline.user), 0
-        )
-)
-WHERE key = ? AND status <> 'deleted'
 """
 
 # The log of a timeline has lost what these turns said in it.
@@ -390,6 +272,8 @@ ON CONFLICT (subject, user) DO UPDATE SET seq = max(seq, excluded.seq)
 """
 
 BURY_CONVERSATION: Final = """
-UPDATE conversation SET status = 'deleted', title = '', last_message = '', details = x'7b7d'
+UPDATE conversation SET
+    status = 'deleted', title = '', user = '', last_message = '', superseded = x'5b5d',
+    details = x'7b7d'
 WHERE key = ?
 """

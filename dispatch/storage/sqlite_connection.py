@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -180,6 +180,14 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
     finally:
         if is_outermost and connection.in_transaction:
             connection.execute("COMMIT")
+
+
+def require_match(
+    connection: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]], what: str
+) -> None:
+    """Run a statement for each row; raises `Fenced` unless each has changed a row of the table."""
+    if rows and connection.executemany(statement, rows).rowcount != len(rows):
+        raise Fenced(f"{what} is not what the batch was decided on")
 
 
 def translate(error: sqlite3.Error, path: Path) -> DispatchError:

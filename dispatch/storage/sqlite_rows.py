@@ -76,6 +76,14 @@ def conversations(
     return [_conversation(row) for row in found]
 
 
+def conversations_of(
+    connection: sqlite3.Connection, account: AccountId, session: str, limit: int
+) -> list[ConversationRecord]:
+    """The conversations of one session, the oldest first."""
+    found = connection.execute(LIST_SESSION, (account, session, max(0, limit)))
+    return [_conversation(row) for row in found]
+
+
 def mentions(title: str, last_message: str, casefolded: str) -> bool:
     """The function `mentions` of `LIST_CONVERSATIONS`: SQLite itself folds ASCII alone."""
     return casefolded in title.casefold() or casefolded in last_message.casefold()
@@ -214,6 +222,13 @@ ORDER BY active_at_ms DESC, key DESC
 LIMIT :limit
 """
 
+LIST_SESSION: Final = """
+SELECT * FROM conversation_record
+WHERE account = ? AND session = ? AND status <> 'deleted'
+ORDER BY key
+LIMIT ?
+"""
+
 # One range of the index an account, instead of a walk over every conversation.
 SELECT_IDLE: Final = """
 WITH RECURSIVE accounts (account) AS (
@@ -262,7 +277,7 @@ SELECT
     key, id, outcome, first_seq, chunk_count, sealed_at_ms,
     length(chunks)
         + (SELECT coalesce(sum(length(data)), 0) FROM piece WHERE piece.turn = turn.key),
-    metrics
+    metrics, resumes
 FROM turn
 WHERE conversation = :conversation
     AND state = 'sealed'
@@ -279,7 +294,7 @@ SELECT
     key, id, outcome, first_seq, chunk_count, sealed_at_ms,
     length(chunks)
         + (SELECT coalesce(sum(length(data)), 0) FROM piece WHERE piece.turn = turn.key),
-    metrics
+    metrics, resumes
 FROM turn
 WHERE conversation = :conversation
     AND state = 'sealed'

@@ -2,7 +2,7 @@
 
 Neighbours: `port` has the verbs, `core.timeline` says what the payloads mean, `runtime.timeline`
 writes. A timeline is a group's or a chat session's: rows that every device reads by seq, written by
-turns of one conversation or of many.
+turns of one conversation or of many; or it is AHP's: a record and a log, without rows.
 Invariant: as in `port`: payloads are opaque, keys and positions are the caller's, from the counters
 that `open` returns; timelines, rows, conversations and turns share one counter of keys, and the log
 of timelines and that of conversations one counter of positions.
@@ -17,7 +17,8 @@ import msgspec
 from dispatch.core.identity import AccountId, ConversationId, TurnId, UserId
 from dispatch.storage.keys import RowKey, TimelineKey, TurnKey
 
-TimelineKind = Literal["group", "chat"]
+TimelineKind = Literal["group", "chat", "ahp-session", "ahp-chat", "ahp-client"]
+"""The last three are kept by the AHP host: they have a log and no rows."""
 TimelineStatus = Literal["active", "archived", "deleted"]
 
 

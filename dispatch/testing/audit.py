@@ -15,7 +15,7 @@ from itertools import groupby
 import msgspec
 
 from dispatch.core.content import Fold
-from dispatch.core.events import decode_event
+from dispatch.core.events import Truncated, decode_event
 from dispatch.core.identity import LOCAL, Principal, TurnId
 from dispatch.core.turn import IllegalEvent, Metrics, Phase, Turn, evolve, metrics_of
 from dispatch.storage.keys import TurnKey
@@ -42,7 +42,13 @@ async def audit(
     found = []
     for record in await store.conversations(query):
         kept = await _Kept.read(store, record)
-        problems = [*kept.offsets(), *kept.lives(), *kept.seqs(), *kept.costs()]
+        problems = [
+            *kept.offsets(),
+            *kept.lives(),
+            *kept.truncations(),
+            *kept.seqs(),
+            *kept.costs(),
+        ]
         if is_at_rest:
             problems += kept.unrest()
         found += [f"{record.id}: {problem}" for problem in problems]
@@ -55,6 +61,8 @@ class _Kept:
     def __init__(self, record: ConversationRecord, events: list[EventRecord]) -> None:
         self.record = record
         self.events = events
+        decoded = ((event.turn, decode_event(event.payload)) for event in events)
+        self.markers = {turn: event for turn, event in decoded if isinstance(event, Truncated)}
         self.ids: dict[TurnKey, TurnId] = {}
         self.sealed: list[SealedTurn] = []
         self.chunks: dict[TurnKey, bytes] = {}
@@ -92,6 +100,8 @@ class _Kept:
             yield "events of two turns are mixed"
         sealed = {turn.key: turn for turn in self.sealed}
         for position, (key, run) in enumerate(runs, 1):
+            if key in self.markers:
+                continue
             yield from self._life(key, run, sealed.get(key), is_last=position == len(runs))
 
     def _life(
@@ -128,6 +138,20 @@ class _Kept:
         if msgspec.structs.replace(kept, agent=None) != metrics_of(turn):
             yield f"{turn.id}: its metrics are not the sum of its events"
 
+    def truncations(self) -> Iterator[str]:
+        """What does not count is what the truncations of the log left behind, one by one."""
+        ends = {turn.id: turn.seqs[-1] for turn in self.sealed}
+        superseded: list[tuple[int, int]] = []
+        for truncated in self.markers.values():
+            after, last = truncated.after_seq, truncated.last_seq
+            if after != ends.get(TurnId(truncated.after_turn or ""), 0):
+                yield f"truncated after seq {after}, which is not the end of {truncated.after_turn}"
+            superseded = [stretch for stretch in superseded if stretch[1] <= after]
+            if after < last:
+                superseded.append((after + 1, last))
+        if self.record.superseded != msgspec.json.encode(superseded):
+            yield f"{self.record.superseded!r} does not count, and {superseded} was left behind"
+
     def seqs(self) -> Iterator[str]:
         """Seqs have no gap, and every turn has the chunks it says."""
         next_seq = 1
@@ -153,5 +177,5 @@ class _Kept:
         if self.record.status not in ("idle", "closed"):
             yield f"is {self.record.status}, and nothing runs"
         sealed = {turn.key for turn in self.sealed}
-        for key in {event.turn for event in self.events} - sealed:
+        for key in {event.turn for event in self.events} - sealed - self.markers.keys():
             yield f"{self.ids.get(key, key)} was started and never sealed"

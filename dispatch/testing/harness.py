@@ -21,7 +21,7 @@ import anyio.abc
 from dispatch.agents.port import Agent
 from dispatch.core.commands import Accepted, OnBusy, Send, TurnBody
 from dispatch.core.content import StoredLine, decode_line
-from dispatch.core.identity import LOCAL, ConversationId, Principal
+from dispatch.core.identity import LOCAL, ConversationId, Principal, TurnId
 from dispatch.runtime.accounts import Accounts
 from dispatch.runtime.broker import Broker
 from dispatch.runtime.catalog import Catalog
@@ -33,6 +33,7 @@ from dispatch.runtime.groups.verbs import GroupVerbs
 from dispatch.runtime.history import History
 from dispatch.runtime.journal import Journal
 from dispatch.runtime.live import Live
+from dispatch.runtime.people.catalog import People
 from dispatch.runtime.services import Services
 from dispatch.runtime.verbs import Verbs, all_verbs
 from dispatch.settings import Limits
@@ -63,6 +64,7 @@ class Harness:
     catalog: Catalog
     groups: GroupVerbs
     chats: ChatVerbs
+    people: People
 
     async def send(
         self,
@@ -81,6 +83,25 @@ class Harness:
             conversation=None if conversation is None else ConversationId(conversation),
             client_message_id=client_id,
             on_busy=on_busy,
+        )
+        await self.broker.send(principal, send, told.append)
+        (accepted,) = told
+        return accepted
+
+    async def resume(
+        self,
+        turn: str,
+        conversation: str = "c1",
+        *,
+        client_id: str | None = None,
+        principal: Principal = LOCAL,
+    ) -> Accepted:
+        """Resume the last turn, and return the acknowledgement."""
+        told: list[Accepted] = []
+        send = Send(
+            body=TurnBody(message="", resumes=TurnId(turn)),
+            conversation=ConversationId(conversation),
+            client_message_id=client_id,
         )
         await self.broker.send(principal, send, told.append)
         (accepted,) = told

@@ -16,6 +16,7 @@ from anyio.lowlevel import checkpoint
 from dispatch.core.identity import AccountId, ConversationId, TurnId, UserId
 from dispatch.errors import DispatchError
 from dispatch.storage.keys import ConversationKey, SubjectKey, TimelineKey, TurnKey
+from dispatch.storage.people import ReadMark, SpokenPage
 from dispatch.storage.port import (
     Batch,
     ConversationQuery,
@@ -80,6 +81,36 @@ class StoreWrapper:
         """See `Store`."""
         await self.before("conversations")
         return await self.inner.conversations(query)
+
+    async def begun_by(
+        self, account: AccountId, user: UserId, *, after: int, limit: int
+    ) -> list[ConversationRecord]:
+        """See `Store`."""
+        await self.before("begun_by")
+        return await self.inner.begun_by(account, user, after=after, limit=limit)
+
+    async def read_marks(
+        self, account: AccountId, user: UserId, *, after: int, limit: int
+    ) -> list[ReadMark]:
+        """See `Store`."""
+        await self.before("read_marks")
+        return await self.inner.read_marks(account, user, after=after, limit=limit)
+
+    async def spoken_by(
+        self, account: AccountId, user: UserId, *, after: int, keys_max: int, bytes_max: int
+    ) -> SpokenPage:
+        """See `Store`."""
+        await self.before("spoken_by")
+        return await self.inner.spoken_by(
+            account, user, after=after, keys_max=keys_max, bytes_max=bytes_max
+        )
+
+    async def conversations_of(
+        self, account: AccountId, session: str, limit: int
+    ) -> list[ConversationRecord]:
+        """See `Store`."""
+        await self.before("conversations_of")
+        return await self.inner.conversations_of(account, session, limit)
 
     async def idle_since(self, active_before_ms: int) -> list[ConversationRecord]:
         """See `Store`."""

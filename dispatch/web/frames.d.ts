@@ -35,8 +35,10 @@ export type {
 export type Role = wire.StoredLine["role"];
 /** A chunk of a turn that is not sealed. */
 export type Line = { role: Role; chunk: wire.Chunk };
-/** A chunk with its place in the conversation: never changes. */
-export type StoredChunk = { seq: number; role: Role; chunk: wire.Chunk };
+/** A chunk with its place in the conversation; all that changes is whether it counts. */
+export type StoredChunk = {
+  seq: number; role: Role; chunk: wire.Chunk; superseded?: boolean | undefined;
+};
 
 /** What a message may carry beside its text (native.md 1.2 and Part 2). */
 export type SendFields = Partial<

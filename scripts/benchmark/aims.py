@@ -56,6 +56,7 @@ AIMS: Final = (
     Aim("first-delta", "p99_ms", "at most", 10, "ms p99 to a durable first delta, idle"),
     Aim("group", "ws_ratio", "at most", 1.3, "x native, a group over WebSocket"),
     Aim("group", "sse_ratio", "at most", 3, "x native, a group over SSE"),
+    Aim("ahp", "ratio", "at most", 1.5, "x native, 1,000 AHP subscriptions to one chat"),
     Aim("chat-list", "p99_ms", "at most", 20, "ms p99 for a page of 10,000 chat sessions"),
     Aim("restart", "ready_seconds", "at most", 1, "s from kill -9 to ready"),
     Aim("garbage", "longest_ms", "at most", 10, "ms, longest GC pause at 8,000 connections"),

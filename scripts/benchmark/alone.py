@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from scripts.benchmark import machine
+from scripts.benchmark.ahp import ahp
 from scripts.benchmark.chats import chat_list
 from scripts.benchmark.client import Client, Crowd, Publisher, Questions
 from scripts.benchmark.dispatched import Daemon, conversation, daemon
@@ -279,6 +280,14 @@ ROWS: Final = (
         "sse_ratio",
         "times",
         group,
+        rounds=2,
+    ),
+    AloneRow(
+        "ahp",
+        "1,000 AHP subscriptions to one chat ÷ 1,000 native ones, µs CPU/delivery",
+        "ratio",
+        "times",
+        ahp,
         rounds=2,
     ),
     AloneRow(

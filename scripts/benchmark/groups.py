@@ -7,19 +7,14 @@ fails the measurement.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import selectors
-import socket
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 from urllib.request import Request, urlopen
 
 from scripts.benchmark import machine
 from scripts.benchmark.client import WAIT_SECONDS_MAX, handshake, masked
+from scripts.benchmark.devices import Devices, devices_of
 from scripts.benchmark.dispatched import Daemon, daemon
 from scripts.benchmark.generator import Failed, Figures
 
@@ -27,64 +22,6 @@ MEMBERS: Final = 50
 DEVICES: Final = 20
 TOKENS_PER_S: Final = 50
 SECONDS: Final = 5
-_READ_BYTES: Final = 256 * 1024
-
-
-class Devices:
-    """Sockets that read all they are sent, and keep it."""
-
-    def __init__(self, port: int) -> None:
-        """Begin with none."""
-        self._port = port
-        self._selector = selectors.DefaultSelector()
-        self.read: dict[int, bytearray] = {}
-
-    def open(self, first: bytes, *wishes: bytes, until: bytes) -> None:
-        """One more: send these and return once it was answered with these words."""
-        connection = socket.create_connection(("127.0.0.1", self._port), timeout=WAIT_SECONDS_MAX)
-        connection.sendall(first)
-        seen = bytearray()
-        words = b'"hello"' if wishes else until
-        while words not in seen:
-            seen += _received(connection)
-        for wish in wishes:
-            connection.sendall(wish)
-        while seen.count(until) < max(1, len(wishes)):
-            seen += _received(connection)
-        connection.setblocking(False)
-        self._selector.register(connection, selectors.EVENT_READ)
-        self.read[connection.fileno()] = bytearray()
-
-    def until(self, words: bytes, times: int) -> None:
-        """Read until everybody was told these words so often."""
-        deadline = time.monotonic() + SECONDS + WAIT_SECONDS_MAX
-        told = dict.fromkeys(self.read, 0)
-        while any(count < times for count in told.values()):
-            if time.monotonic() > deadline:
-                raise Failed(f"{words!r} did not come {times} times: {told}")
-            for key, _ in self._selector.select(1.0):
-                data = os.read(key.fd, _READ_BYTES)
-                if not data:
-                    raise Failed("the daemon hung up on a device")
-                buffer = self.read[key.fd]
-                # Words may come in two parts.
-                start = max(0, len(buffer) - len(words) + 1)
-                buffer += data
-                told[key.fd] += buffer.count(words, start)
-
-    def close(self) -> None:
-        """Everybody goes."""
-        for key in list(self._selector.get_map().values()):
-            self._selector.unregister(key.fileobj)
-            key.fileobj.close()  # type: ignore[union-attr]
-        self._selector.close()
-
-
-def _received(connection: socket.socket) -> bytes:
-    data = connection.recv(_READ_BYTES)
-    if not data:
-        raise Failed("the daemon hung up on a device")
-    return data
 
 
 def group(scratch: Path) -> Figures:
@@ -95,17 +32,17 @@ def group(scratch: Path) -> Figures:
         made = _post(port, "/api/groups", wanted)
         name, sessions = made["id"], made["memberSessionIds"].values()
         upgrade = handshake(port, "/ws")
-        with _devices(port) as devices:
+        with devices_of(port) as devices:
             wishes = [_wish("chat.subscribe", conversationId=session) for session in sessions]
             for _ in range(DEVICES):
                 devices.open(upgrade, *wishes, until=b'"chat.subscribed"')
             native = _talk(running, name, devices, b'"text-delta"', b'"turn-sealed"', MEMBERS)
-        with _devices(port) as devices:
+        with devices_of(port) as devices:
             for _ in range(DEVICES):
                 wish = _wish("group.subscribe", groupId=name)
                 devices.open(upgrade, wish, until=b'"group.subscribed"')
             mirror = _talk(running, name, devices, b'"assistant_chunk"', b'"scope":"group"', 1)
-        with _devices(port) as devices:
+        with devices_of(port) as devices:
             head = f"GET /api/groups/{name}/stream HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
             for _ in range(DEVICES):
                 devices.open(head.encode(), until=b"\r\n\r\n")
@@ -152,12 +89,3 @@ def _open_post(port: int, path: str, body: object) -> Any:
         {"Content-Type": "application/json"},
     )
     return urlopen(wish, timeout=WAIT_SECONDS_MAX)
-
-
-@contextlib.contextmanager
-def _devices(port: int) -> Iterator[Devices]:
-    devices = Devices(port)
-    try:
-        yield devices
-    finally:
-        devices.close()

@@ -7,7 +7,9 @@ import pytest
 
 from dispatch.agents.echo import EchoAgent
 from dispatch.agents.port import Agent, AgentFailure, Steer
+from dispatch.core.content import StoredLine, Text
 from dispatch.core.events import Steering, StepComplete, TextDelta, TokenUsage, Usage
+from dispatch.core.identity import TurnId
 from dispatch.errors import ConfigError
 from tests.contract.agent import AgentContract, Behaviour, Build, Listener, run_turn, turn
 
@@ -132,3 +134,22 @@ def test_settings_may_be_text_as_in_the_environment() -> None:
     assert (
         EchoAgent.from_options("tested", {"delay_ms": "1.5", "steer": "false"}).info.steer is False
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "rest"),
+    [
+        ([], "one two three"),
+        (["one"], " two three"),
+        (["one", " two"], " three"),
+        (["no"], "one two three"),
+    ],
+)
+async def test_a_turn_that_is_resumed_says_what_was_not_said_yet(
+    before: list[str], rest: str
+) -> None:
+    async def said() -> list[StoredLine]:
+        return [StoredLine("assistant", Text(text)) for text in before]
+
+    heard = await run_turn(echo(), turn("one two three", resumes=TurnId("t0"), said=said))
+    assert heard.text == rest

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatch.agents.openai.messages import messages_of
+from dispatch.agents.port import GO_ON
 from dispatch.core.content import (
     ErrorChunk,
     ImageChunk,
@@ -176,3 +177,13 @@ def test_endpoints_get_an_order_they_take_whatever_happened(lines: list[StoredLi
     assert found[-1]["role"] == "user"
     calls = sum(isinstance(line.chunk, ToolCallChunk) for line in lines)
     assert calls == sum(len(one.get("tool_calls", ())) for one in found)
+
+
+def test_a_turn_that_goes_on_is_told_to_and_its_message_is_said_once() -> None:
+    lines = [user("q"), said("so")]
+    request = turn("q", images=(Image("data:image/png;base64,AA"),))
+    assert messages_of(lines, request, None, goes_on=True) == [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "so"},
+        {"role": "user", "content": GO_ON},
+    ]

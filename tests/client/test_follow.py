@@ -267,9 +267,11 @@ async def test_an_event_of_an_unknown_kind_is_shown_as_unknown() -> None:
 
 async def test_a_truncation_is_passed_on() -> None:
     heard: list[Frame] = []
-    cut = {"type": "conversation.truncated", "conversationId": "c", "afterTurn": "t1"}
-    async with connected(showing(heard, cut)) as client:
-        assert (await read(client.follow("c"), 2))[1] == Truncated("c", "t1")
+    cut = {"type": "conversation.truncated", "conversationId": "c", "position": "g:7"}
+    cut |= {"afterTurn": "t1", "afterSeq": 2, "lastSeq": 4}
+    async with connected(showing(heard, cut, cut, *TURN[:1])) as client:
+        found = await read(client.follow("c"), 2)
+    assert found[1] == Truncated("c", "g:7", 2, 4, "t1")
 
 
 async def test_a_deleted_conversation_ends_its_follower_behind_what_was_said() -> None:

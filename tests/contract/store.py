@@ -6,10 +6,13 @@ are one module each; a store is held to all of them.
 
 from tests.contract.store_list import ListContract
 from tests.contract.store_log import LogContract
+from tests.contract.store_people import PeopleContract
 from tests.contract.store_timelines import TimelinesContract
 from tests.contract.store_turns import TurnsContract
 from tests.contract.store_writing import WritingContract
 
 
-class StoreContract(WritingContract, TurnsContract, LogContract, ListContract, TimelinesContract):
+class StoreContract(
+    WritingContract, TurnsContract, LogContract, ListContract, TimelinesContract, PeopleContract
+):
     """Subclass it and give the fixture `shelf`."""

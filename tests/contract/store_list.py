@@ -48,6 +48,23 @@ class ListContract(Shelved):
         assert [row.key for row in await store.conversations(query(account="other"))] == [4]
         assert await store.conversation(AccountId("other"), ConversationId("c1")) is None
 
+    async def test_a_sessions_conversations_are_found_without_those_that_are_gone(
+        self, store: Store
+    ) -> None:
+        rows = [
+            conversation(1, session="s"),
+            conversation(2, session="other"),
+            conversation(3, session="s"),
+            conversation(4, session="s", account="other"),
+            conversation(5, session="s"),
+        ]
+        await store.commit(Batch(conversations=rows))
+        await store.commit(Batch(deletions=[ConversationKey(3)]))
+        account = rows[0].account
+        assert [row.key for row in await store.conversations_of(account, "s", 9)] == [1, 5]
+        assert [row.key for row in await store.conversations_of(account, "s", 1)] == [1]
+        assert await store.conversations_of(account, "nobody's", 9) == []
+
     async def test_the_list_is_narrowed_by_status_prefix_workspace_and_words(
         self, store: Store
     ) -> None:

@@ -17,6 +17,7 @@ from tests.contract.store_rows import (
     conversation,
     events,
     everything,
+    marker,
     query,
     seal,
     turn,
@@ -56,6 +57,45 @@ class LogContract(Shelved):
         of = await store.events_of([t.key for t in turns] + [TurnKey(999)])
         assert of.pop(TurnKey(999)) == (0, [])
         assert [event for _, found in of.values() for event in found] == log
+
+    async def test_a_marker_is_in_the_log_and_neither_runs_nor_is_history(
+        self, store: Store
+    ) -> None:
+        await store.commit(
+            Batch(
+                conversations=[conversation()],
+                turns=[turn(2), marker(4, 4)],
+                events=[*events(1, 2, 1, 3), *events(1, 4, 4, 1)],
+                seals=[seal(2, end=3)],
+            )
+        )
+        assert [e.turn for e in await store.events(ConversationKey(1), 2, 9)] == [2, 4]
+        assert await store.turn(ConversationKey(1), TurnId("t4")) == marker(4, 4)
+        found = await store.turn_by_client_key("acme/ann/4")
+        assert found is not None
+        assert found[1].state == "marker"
+        assert await store.unsealed() == []
+        assert [t.id for t in await store.sealed_turns(ConversationKey(1), limit=9)] == ["t2"]
+        assert [one for one, _ in await store.metrics(ConversationKey(1))] == ["t2"]
+        copy = TurnCopy(TurnKey(4), TurnKey(9), ConversationKey(1), 1)
+        with pytest.raises(Fenced):
+            await store.commit(Batch(copies=[copy]))
+
+    async def test_the_event_of_a_marker_is_pruned_at_its_age(self, store: Store) -> None:
+        await store.commit(
+            Batch(
+                conversations=[conversation()],
+                turns=[turn(2), marker(4, 4, at_ms=5_000)],
+                events=[*events(1, 2, 1, 3), *events(1, 4, 4, 1)],
+                seals=[seal(2, end=3)],
+            )
+        )
+        assert await store.prune(4_000, 100) == 3
+        assert [e.turn for e in await store.events(ConversationKey(1), 0, 9)] == [4]
+        assert await store.prune(6_000, 100) == 1
+        record = await store.conversation(ACCOUNT, ConversationId("c1"))
+        assert record is not None
+        assert record.last_offset == 4
 
     async def test_events_of_a_turn_are_its_own_alone(self, store: Store) -> None:
         turns = [turn(2), turn(3, first_offset=3)]

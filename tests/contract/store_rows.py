@@ -43,6 +43,7 @@ def conversation(key: int = 1, name: str = "", **fields: object) -> Conversation
         active_at_ms=1_000 + key,
         epoch=EPOCH,
         last_message="the last word",
+        superseded=b"[[1,2]]",
         details=b'{"agent":"echo"}',
     )
     return msgspec.structs.replace(record, **fields)
@@ -64,8 +65,23 @@ def turn(key: int, owner: int = 1, **fields: object) -> TurnRecord:
         acceptance=b'{"turnId":"t"}',
         started_at_ms=2_001,
         first_offset=1,
+        resumes=TurnId("t0"),
     )
     return msgspec.structs.replace(record, **fields)
+
+
+def marker(key: int, offset: int, owner: int = 1, at_ms: int = 3_000) -> TurnRecord:
+    """What an event of the conversation itself belongs to."""
+    return turn(
+        key,
+        owner,
+        state="marker",
+        started_at_ms=None,
+        sealed_at_ms=at_ms,
+        first_offset=offset,
+        last_offset=offset,
+        resumes=None,
+    )
 
 
 def events(owner: int, turn_key: int, first: int, count: int, ahead: int = 0) -> list[EventRecord]:
@@ -203,7 +219,26 @@ async def everything(store: Store) -> list[object]:
             await store.turn(name, TurnId(f"t{key}")),
             await store.turn_by_client_key(f"acme/ann/{key}"),
         ]
-    return found + await every_timeline(store)
+    return found + await every_timeline(store) + await every_person(store)
+
+
+async def every_person(store: Store) -> list[object]:
+    """All that can be read of people."""
+    found: list[object] = []
+    for account in (ACCOUNT, AccountId("other")):
+        for user in (ANN, BOB):
+            found += [
+                await store.begun_by(account, user, after=0, limit=100),
+                await store.begun_by(account, user, after=2, limit=1),
+                await store.read_marks(account, user, after=0, limit=100),
+                await store.read_marks(account, user, after=2, limit=2),
+            ]
+            for keys_max, bytes_max in ((1_000, 1_000_000), (9, 1_000_000), (1_000, 20)):
+                page = await store.spoken_by(
+                    account, user, after=4, keys_max=keys_max, bytes_max=bytes_max
+                )
+                found.append(page)
+    return found
 
 
 async def every_timeline(store: Store) -> list[object]:

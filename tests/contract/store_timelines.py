@@ -301,7 +301,7 @@ class TimelinesContract(Shelved):
         await store.commit(Batch(burials=[G41], timeline_events=[end], cursors=[cursor]))
         tombstone = await store.timeline(ACCOUNT, "group", "g41")
         assert tombstone == timeline(
-            41, last_position=40, status="deleted", title="", alias=None, details=b"{}"
+            41, last_position=40, status="deleted", title="", user="", alias=None, details=b"{}"
         )
         assert await store.timelines(timelines(statuses=("active", "deleted"))) == []
         assert await store.rows(G41, limit=9) == await store.open_rows() == []

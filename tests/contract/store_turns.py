@@ -48,7 +48,8 @@ class TurnsContract(Shelved):
         )
         (place,) = await store.sealed_turns(ConversationKey(1), limit=9)
         given = seal(2, count=2)
-        assert place == (2, "t2", "completed", 1, 2, 3_000, len(given.chunks), given.metrics)
+        told = (2, "t2", "completed", 1, 2, 3_000, len(given.chunks), given.metrics, "t0")
+        assert place == told
         assert await store.chunk_bytes([TurnKey(2)]) == [given.chunks]
         found = await store.turn(ConversationKey(1), TurnId("t2"))
         assert found == turn(

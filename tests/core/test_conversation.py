@@ -43,6 +43,7 @@ from dispatch.core.events import (
     Request,
     RequestClosed,
     RequestOption,
+    RequestQuestion,
     Response,
     Steering,
     TextDelta,
@@ -50,6 +51,9 @@ from dispatch.core.events import (
     TurnSealed,
     TurnStart,
     UserMessage,
+    answer_of,
+    decode_event,
+    encode_event,
 )
 from dispatch.core.identity import TurnId, UserId
 from dispatch.core.turn import Phase
@@ -242,7 +246,7 @@ def test_an_agents_events_get_the_ids_it_left_out() -> None:
 def test_the_first_answer_wins() -> None:
     state = said(RUNNING, ASK)
     facts = respond(state, Response("r1", approved=True), ANN)
-    assert facts == (Happened(RequestClosed("r1", "answered", "ann")),)
+    assert facts == (Happened(RequestClosed("r1", "answered", "ann", approved=True)),)
     with pytest.raises(AlreadyClosed, match="request r1 is closed"):
         respond(evolved(state, *facts), Response("r1", approved=False), ANN)
 
@@ -266,7 +270,7 @@ def test_an_approval_that_says_yes_and_no_is_refused_and_leaves_the_request_open
         respond(state, Response("r1", approved=approved, option_id=option), ANN)
     assert refused.value.code == "invalid"
     facts = respond(state, Response("r1", approved=False), ANN)
-    assert facts == (Happened(RequestClosed("r1", "answered", "ann")),)
+    assert facts == (Happened(RequestClosed("r1", "answered", "ann", approved=False)),)
 
 
 @pytest.mark.parametrize(
@@ -277,8 +281,31 @@ def test_an_approval_is_a_word_or_an_option_or_both_of_one_mind(
     approved: bool | None, option: str | None
 ) -> None:
     answer = Response("r1", approved=approved, option_id=option)
-    facts = respond(said(RUNNING, CHOICE), answer, ANN)
-    assert facts == (Happened(RequestClosed("r1", "answered", "ann")),)
+    ((fact),) = respond(said(RUNNING, CHOICE), answer, ANN)
+    assert isinstance(fact.event, RequestClosed)
+    assert (fact.event.outcome, fact.event.by, fact.event.option_id) == ("answered", "ann", option)
+    # Whoever reads it back need not know which options there were.
+    assert fact.event.approved is (approved if approved is not None else option == "yes")
+
+
+def test_an_answer_is_kept_whole_and_on_one_line() -> None:
+    asked = Request("r1", "input", "Who?", questions=(RequestQuestion("q", "Name", "text"),))
+    answer = Response("r1", action="accept", answers={"q": msgspec.Raw(b'{\n"a": 1\r}')})
+    ((fact),) = respond(said(RUNNING, asked), answer, ANN)
+    payload = encode_event(fact.event)
+    assert b"\n" not in payload
+    assert b"\r" not in payload
+    read = decode_event(payload)
+    assert isinstance(read, RequestClosed)
+    kept = answer_of(read)
+    assert kept is not None
+    assert (kept.request_id, kept.action) == ("r1", "accept")
+    assert kept.answers is not None
+    assert msgspec.json.decode(kept.answers["q"]) == {"a": 1}
+
+
+def test_what_nobody_answered_has_no_answer() -> None:
+    assert answer_of(RequestClosed("r1", "cancelled")) is None
 
 
 @pytest.mark.parametrize(
@@ -319,6 +346,19 @@ def test_an_acknowledged_steer_is_taken_and_becomes_no_turn() -> None:
     state = evolved(state, *facts)
     assert [w.turn for w in state.steers] == [T2]
     assert agent_event(state, T1, Steering("reworded"))[-1] == Absorbed(T2)
+
+
+def test_an_acknowledgement_says_the_id_of_the_text_that_was_taken() -> None:
+    left, right = Waiting(T2, 2, "go", 0, "left"), Waiting(T3, 3, "go", 0, "right")
+    state = evolved(RUNNING, Steered(left), Steered(right))
+    assert agent_event(state, T1, Steering("go")) == (
+        Happened(Steering("go", "left")),
+        Absorbed(T2),
+    )
+    by_id = agent_event(state, T1, Steering("went", "right"))
+    assert by_id == (Happened(Steering("went", "right")), Absorbed(T3))
+    unknown = agent_event(state, T1, Steering("went", "nobody's"))
+    assert unknown == (Happened(Steering("went", "left")), Absorbed(T2))
 
 
 def test_an_agent_may_say_it_was_steered_when_nobody_did() -> None:

@@ -23,6 +23,7 @@ from dispatch.core.events import (
     ToolCall,
     ToolOutput,
     ToolResult,
+    Truncated,
     TurnSealed,
     TurnStart,
     Usage,
@@ -66,6 +67,7 @@ SAMPLES: tuple[AnyEvent, ...] = (
     RequestClosed("r1", "answered"),
     Done("stop"),
     TurnSealed(),
+    Truncated(1, 2, "t0"),
 )
 
 # The drawing in the docstring of `core.turn`, once more and by hand.

@@ -49,8 +49,10 @@ def test_an_agent_that_a_transcript_needs_is_shipped() -> None:
 @pytest.mark.skipif("RECORD" not in os.environ, reason="RECORD=1 writes the transcripts anew")
 async def test_transcripts_are_recorded(start_daemon: StartDaemon) -> None:
     daemon = await start_daemon(configuration())
-    for path in published().values():
-        await record(daemon.url, path)
+    for name, path in published().items():
+        # Those of AHP are written by hand: a recording knows which fields of the others to name.
+        if not name.startswith("ahp/"):
+            await record(daemon.url, path)
 
 
 async def test_a_recording_of_a_transcript_is_the_transcript(
@@ -83,7 +85,8 @@ async def test_every_frame_of_the_transcripts_is_as_published(start_daemon: Star
         dialects: dict[str, str | None] = {}
         async with Replay(Address.parse(daemon.url), exact=True) as replay:
             for step in read_transcript(path).steps:
-                if isinstance(step, Connect):
+                # What AHP says is held to its own schemas, in the tests of the protocol.
+                if isinstance(step, Connect) and step.path.startswith("/ws"):
                     dialects[step.on] = step.subprotocol
                 saw_step(step, await replay.step(step), replay.names, dialects)
 
@@ -100,7 +103,7 @@ def saw_step(step: AnyStep, went: Went, names: Names, dialects: dict[str, str | 
                 saw(kind, frame["data"] if is_event else frame)
             if went.reply is not None:
                 saw_one_of(content[JSON], went.reply)
-        case Expect(on=name) | Told(on=name):
+        case Expect(on=name) | Told(on=name) if name in dialects:
             for frame in went.frames:
                 saw_frame(frame, is_v1=dialects[name] == "dispatch.v1")
 

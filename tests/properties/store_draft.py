@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from dispatch.core.identity import TurnId
 from dispatch.storage.keys import ConversationKey, TimelineKey, TurnKey
 from dispatch.storage.memory_disk import MemoryDisk
+from dispatch.storage.people import CursorKey
 from dispatch.storage.port import (
     Batch,
     CursorRecord,
@@ -70,8 +71,9 @@ class Draft:
 
     def open_turn(self) -> tuple[TurnKey, ConversationKey]:
         """One that is not sealed, or one that does not exist."""
-        known = {t.key: t.conversation for t in self.disk.turns.values() if t.state != "sealed"}
-        known |= {t.key: t.conversation for t in self.batch.turns}
+        over = {"sealed", "marker"}
+        known = {t.key: t.conversation for t in self.disk.turns.values() if t.state not in over}
+        known |= {t.key: t.conversation for t in self.batch.turns if t.state not in over}
         ended = {s.turn for s in self.batch.seals}
         known = {key: owner for key, owner in known.items() if key not in ended}
         key = TurnKey(self.draw(st.sampled_from([*sorted(known), 99])))
@@ -91,6 +93,7 @@ class Draft:
                 active_at_ms=self.draw(st.integers(1, 5)),
                 title=self.draw(words),
                 last_message=self.draw(words),
+                superseded=self.draw(st.sampled_from([b"[]", b"[[1,2]]"])),
             )
         )
 
@@ -102,10 +105,32 @@ class Draft:
                 owner,
                 state=self.draw(states),
                 ordinal=self.draw(st.integers(-2, 2)),
+                resumes=self.draw(st.sampled_from([None, "t5"])),
                 client_key=self.draw(st.sampled_from([None, f"acme/ann/{key}", "acme/ann/5"])),
                 first_offset=self.offsets.get(owner, 0) + 1,
             )
         )
+
+    def add_marker(self) -> None:
+        """An event of the conversation's own, and what it belongs to."""
+        key, owner = self.draw(turns), self.draw(conversations)
+        offset = self.offsets[owner] = self.offsets.get(owner, 0) + 1
+        self.batch.turns.append(
+            turn(
+                key,
+                owner,
+                state="marker",
+                client_key=self.draw(st.sampled_from([None, f"acme/ann/{key}"])),
+                sealed_at_ms=self.draw(st.integers(1, 9)),
+                started_at_ms=None,
+                first_offset=offset,
+                last_offset=offset,
+            )
+        )
+        self.batch.events.append(
+            EventRecord(self.position, ConversationKey(owner), TurnKey(key), offset, b"{}")
+        )
+        self.position += 1
 
     def add_change(self) -> None:
         key, owner = self.open_turn()
@@ -181,11 +206,13 @@ class Draft:
             owner = old.timeline
         if key % 2:
             row = message(key, owner, key - 50, user=self.draw(st.sampled_from([ANN, BOB])))
+            row.began_position = self.draw(st.sampled_from([None, 0, 3]))
             row.client_key = self.draw(st.sampled_from([row.client_key] * 4 + [None, "row 51"]))
         else:
             row = reply(key, owner, self.draw(st.sampled_from([None, key - 50, key - 50, 1])))
             row.reply_to = self.draw(st.sampled_from([None, 1, 3]))
             row.outcome = self.draw(st.sampled_from([None, "completed"]))
+            row.began_position = self.draw(st.sampled_from([None, 0, 3]))
             # A turn that was sealed shows nothing any more, wherever its end is said to be.
             row.ended_position = self.draw(st.sampled_from([None, 2_000]))
         turn_key = self.draw(st.sampled_from([None, *self.disk.turns]))
@@ -211,12 +238,21 @@ class Draft:
     def add_deletion(self) -> None:
         self.batch.deletions.append(ConversationKey(self.draw(st.sampled_from([1, 2, 3, 4, 9]))))
 
+    def add_cursor_removal(self) -> None:
+        subject = ConversationKey(self.draw(st.sampled_from([1, 2, 3, 4, 41, 42, 43, 44, 99])))
+        user = self.draw(st.sampled_from([ANN, BOB]))
+        self.batch.cursor_removals.append(CursorKey(subject, user))
+
+    def add_turn_removal(self) -> None:
+        self.batch.turn_removals.append(TurnKey(self.draw(st.sampled_from([*self.disk.turns, 99]))))
+
 
 STEPS = [
     Draft.add_conversation,
     Draft.add_conversation,
     Draft.add_turn,
     Draft.add_turn,
+    Draft.add_marker,
     Draft.add_change,
     Draft.add_events,
     Draft.add_events,
@@ -234,4 +270,6 @@ STEPS = [
     Draft.add_told,
     Draft.add_timeline_cursor,
     Draft.add_burial,
+    Draft.add_cursor_removal,
+    Draft.add_turn_removal,
 ]

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dispatch.agents.port import AgentFailure, Emit, Steer, TurnRequest
-from dispatch.core.commands import Accepted, OnBusy
+from dispatch.core.commands import Accepted, Cut, OnBusy, Truncate
 from dispatch.core.events import Request, Response, Steering, StepComplete, TextDelta
 from dispatch.core.identity import LOCAL, ConversationId, TurnId
-from dispatch.errors import Busy, Conflict, DispatchError, Gone, NotFound
+from dispatch.core.truncation import decode_superseded, is_superseded
+from dispatch.errors import Busy, Conflict, DispatchError, Gone, NotFound, NotResumable
 from dispatch.errors import RequestClosed as AlreadyClosed
 from dispatch.runtime.admission import decode_accepted
 from dispatch.storage.memory import MemoryStore
@@ -58,6 +59,7 @@ class Conversation:
     queue: list[Message] = field(default_factory=list)
     steers: list[Message] = field(default_factory=list)
     sealed: list[tuple[str, str]] = field(default_factory=list)
+    left_behind: set[str] = field(default_factory=set)
     accepted: list[Message] = field(default_factory=list)
 
     @property
@@ -107,7 +109,7 @@ class BrokerMachine(RuleBasedStateMachine):
         # What was shown of each conversation, by offset, to somebody who never looks away.
         self.shown: dict[str, dict[int, bytes]] = {}
         self.watchers: dict[str, Watcher] = {}
-        self.prompts: list[str] = []
+        self.prompts: list[tuple[str, TurnId | None]] = []
         self.count = 0
 
     # -- the machinery -------------------------------------------------------------------------
@@ -172,7 +174,7 @@ class BrokerMachine(RuleBasedStateMachine):
         await self._daemon
 
     async def _follow_orders(self, request: TurnRequest, emit: Emit) -> None:
-        self.prompts.append(request.message)
+        self.prompts.append((request.message, request.resumes))
         orders = self.orders[request.turn_id] = asyncio.Queue()
         number = 0
         while True:
@@ -366,6 +368,65 @@ class BrokerMachine(RuleBasedStateMachine):
             assert told is None
             model.asked = None
 
+    @rule(name=st.sampled_from(NAMES), data=st.data(), is_sent_again=st.booleans())
+    def truncate(self, name: str, data: st.DataObject, is_sent_again: bool) -> None:
+        model = self.model[name]
+        turns = [turn for turn, _ in model.sealed]
+        after = data.draw(st.sampled_from([None, *turns, TurnId("none")]))
+        self.count += 1
+        wish = Truncate(
+            conversation=ConversationId(name),
+            after_turn=after,
+            client_message_id=f"cut{self.count}",
+        )
+        told = self.run(self.broker.broker.truncate(LOCAL, wish))
+        if model.is_deleted:
+            assert isinstance(told, Gone)
+            return
+        if not model.is_stored or after == "none" or after in model.left_behind:
+            assert isinstance(told, NotFound)
+            return
+        assert isinstance(told, Cut), told
+        following = model.queue + model.steers
+        if model.running is not None:
+            # The last one waits for the truncation, so nothing is to run yet.
+            model.queue, model.steers = [], []
+            model.end("aborted")
+        sealed = [turn for turn, _ in model.sealed]
+        model.left_behind |= set(sealed[0 if after is None else sealed.index(after) + 1 :])
+        order = {message.client_id: number for number, message in enumerate(model.accepted)}
+        model.queue = sorted(following, key=lambda m: order[m.client_id])
+        if model.queue:
+            model.start(model.queue.pop(0))
+        if is_sent_again:
+            again = self.run(self.broker.broker.truncate(LOCAL, wish))
+            assert (again.duplicate, again.offset) == (True, told.offset)
+
+    @rule(name=st.sampled_from(NAMES), data=st.data())
+    def resume(self, name: str, data: st.DataObject) -> None:
+        model = self.model[name]
+        turns = [turn for turn, _ in model.sealed]
+        turn = data.draw(st.sampled_from([*turns[-2:], TurnId("none")]))
+        self.count += 1
+        message = Message("", f"again{self.count}")
+        told = self.run(self.broker.resume(turn, name, client_id=message.client_id))
+        if model.is_deleted:
+            assert isinstance(told, Gone)
+            return
+        counting = [one for one in model.sealed if one[0] not in model.left_behind]
+        last, outcome = counting[-1] if counting else ("", "")
+        if last != turn or outcome not in {"error", "interrupted"}:
+            assert isinstance(told, NotResumable)
+        elif model.running is not None:
+            assert isinstance(told, Busy)
+        else:
+            assert isinstance(told, Accepted), told
+            message.turn, message.place = told.turn, told.place
+            model.start(message)
+            again = self.run(self.broker.resume(turn, name, client_id=message.client_id))
+            assert isinstance(again, Accepted)
+            assert (again.duplicate, again.turn) == (True, told.turn)
+
     @precondition(lambda self: len(self.model) < 5)
     @rule(name=st.sampled_from(NAMES), data=st.data())
     def fork(self, name: str, data: st.DataObject) -> None:
@@ -375,10 +436,11 @@ class BrokerMachine(RuleBasedStateMachine):
         fork = self.run(self.broker.catalog.fork(LOCAL, ConversationId(name), turn))
         if source.is_deleted:
             assert isinstance(fork, Gone)
-        elif turn == "none":
+        elif turn == "none" or turn in source.left_behind:
             assert isinstance(fork, NotFound)
         else:
-            kept = source.sealed[: turns.index(turn) + 1]
+            before = source.sealed[: turns.index(turn) + 1]
+            kept = [one for one in before if one[0] not in source.left_behind]
             self.model[fork] = Conversation(fork, is_stored=True, sealed=list(kept))
 
     @rule(name=st.sampled_from(NAMES), is_meant=st.integers(0, 4))
@@ -484,6 +546,9 @@ class BrokerMachine(RuleBasedStateMachine):
             assert record.status == ("deleted" if model.is_deleted else model.status)
             turns = self._runner.run(self.broker.store.sealed_turns(record.key, limit=10_000))
             assert [(turn.id, turn.outcome) for turn in turns] == model.sealed
+            superseded = decode_superseded(record.superseded)
+            marked = {turn.id for turn in turns if is_superseded(superseded, turn.first_seq)}
+            assert marked == model.left_behind
         is_at_rest = all(model.running is None for model in self.model.values())
         assert self._runner.run(audit(self.broker.store, is_at_rest=is_at_rest)) == []
 

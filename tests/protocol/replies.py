@@ -80,8 +80,9 @@ def _resolved(response: Object) -> Object:
 
 def _operation(method: str, path: str) -> Object | None:
     for pattern, operations in _routes():
-        if pattern.fullmatch(path):
-            return operations.get(method)
+        if pattern.fullmatch(path) and method in operations:
+            found: Object = operations[method]
+            return found
     return None
 
 
@@ -95,7 +96,9 @@ def _document() -> Object:
 def _routes() -> list[tuple[re.Pattern[str], Object]]:
     # A path that is written out beats one with a name in it.
     paths = sorted(_document()["paths"].items(), key=lambda path: path[0].count("{"))
-    return [(re.compile(re.sub(r"\{[a-z]+\}", "[^/]+", path)), value) for path, value in paths]
+    # A user's name may have slashes in it.
+    patterns = [(path.replace("{user}", ".+"), value) for path, value in paths]
+    return [(re.compile(re.sub(r"\{[a-z]+\}", "[^/]+", path)), value) for path, value in patterns]
 
 
 class _Watched(httpx.AsyncByteStream):

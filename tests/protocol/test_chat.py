@@ -37,15 +37,7 @@ from dispatch.core.notices import (
 )
 from dispatch.core.replay import Entry
 from dispatch.errors import Busy, Conflict, PeerError, RateLimited
-from dispatch.protocol.chat.frames import (
-    ChatDialect,
-    chunks_frame,
-    event_line,
-    queue_messages,
-    queue_surface,
-)
-from dispatch.protocol.chat.requests import (
-    BadFrame,
+from dispatch.protocol.chat.commands import (
     ChatFork,
     ChatQueueCancel,
     ChatRead,
@@ -58,6 +50,16 @@ from dispatch.protocol.chat.requests import (
     Frame,
     Ping,
     SurfaceFrame,
+)
+from dispatch.protocol.chat.frames import (
+    ChatDialect,
+    chunks_frame,
+    event_line,
+    queue_messages,
+    queue_surface,
+)
+from dispatch.protocol.chat.requests import (
+    BadFrame,
     UnknownFrame,
     conversation_of,
     read_frame,

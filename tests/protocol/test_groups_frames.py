@@ -214,7 +214,7 @@ def test_a_request_and_its_end_travel_as_they_are() -> None:
     (asked,) = shown(said(Request("r1", "approval", "May I?")))
     assert (asked["kind"], asked["requestId"]) == ("request", "r1")
     assert asked["request"] == {"requestId": "r1", "kind": "approval", "title": "May I?"}
-    (closed,) = shown(said(RequestClosed("r1", "answered", "ann")))
+    (closed,) = shown(said(RequestClosed("r1", "answered", "ann", reason="I own it")))
     assert closed["kind"] == "request_closed"
     assert closed["request"] == {"requestId": "r1", "outcome": "answered", "by": "ann"}
 

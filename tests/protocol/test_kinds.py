@@ -10,7 +10,7 @@ from hypothesis import given
 from dispatch.agents.port import AgentInfo
 from dispatch.core.commands import Accepted
 from dispatch.core.conversation import Waiting
-from dispatch.core.events import AnyEvent, Request, RequestClosed, encode_event
+from dispatch.core.events import AnyEvent, Request, RequestClosed, Truncated, encode_event
 from dispatch.core.identity import AccountId, ConversationId, TurnId
 from dispatch.core.notices import (
     AnyNotice,
@@ -73,7 +73,7 @@ def test_every_kind_of_event_is_published() -> None:
     published = {kind.__struct_config__.tag for kind in shown.SHOWN_EVENTS}
     # A request is a frame of its own; nothing says `status`.
     stored = {kind.__struct_config__.tag for kind in get_args(AnyEvent)}
-    frames = {kind.__struct_config__.tag for kind in (Request, RequestClosed)}
+    frames = {kind.__struct_config__.tag for kind in (Request, RequestClosed, Truncated)}
     assert published == (stored - frames) | {"status"}
 
 
@@ -131,6 +131,8 @@ SENT: dict[str, dict[str, Any]] = {
     "chat.subscribe": {"conversationId": "c1", "after": "g1:7"},
     "chat.unsubscribe": {"conversationId": "c1"},
     "chat.stop": {"conversationId": "c1", "turnId": None},
+    "chat.truncate": {"conversationId": "c1", "afterTurn": None, "clientMessageId": "m-1"},
+    "chat.resume": {"conversationId": "c1", "turnId": "t1"},
     "chat.fork": {"conversationId": "c1", "turnId": "t1"},
     "chat.respond": {"conversationId": "c1", "requestId": "r", "action": "accept"},
     "chat.read": {"conversationId": "c1", "upToSeq": 3},

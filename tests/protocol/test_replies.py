@@ -33,10 +33,12 @@ UNWATCHED = {
     "server/test_http.py",
     "server/test_replies_published.py",
 }
-# Those who hand in what they receive, and those who talk to no daemon.
+# Those who hand in what they receive, those who talk to no daemon, and those who speak AHP.
 RECEIVERS = {
     "client/scripted.py",
+    "e2e/test_ahp_attacks.py",
     "e2e/wire.py",
+    "server/ahp/peer.py",
     "server/groups/grouping.py",
     "server/test_websocket.py",
 }

@@ -586,6 +586,15 @@ async def test_a_steer_that_is_acknowledged_becomes_part_of_the_turn() -> None:
         assert await audit(store) == []
 
 
+async def test_the_acknowledgement_of_a_steer_says_its_senders_id() -> None:
+    agent = ScriptedAgent(acknowledge, steer=True)
+    async with watched(MemoryStore(), agents=[agent]) as (broker, watcher):
+        await broker.send("hi")
+        await broker.send("left", on_busy="steer", client_id="m-7")
+        await watcher.until_sealed()
+        assert Steering("left", "m-7") in watcher.events
+
+
 async def test_a_steer_that_is_not_acknowledged_before_the_seal_becomes_a_turn() -> None:
     store = MemoryStore()
     gate = Gate()
@@ -663,7 +672,7 @@ async def test_the_first_answer_wins_and_the_agent_gets_it() -> None:
             assert isinstance(results[1], AlreadyClosed)
             await watcher.until_sealed()
             closed = [event for event in watcher.events if isinstance(event, RequestClosed)]
-            assert closed == [RequestClosed("r1", "answered", "ann")]
+            assert closed == [RequestClosed("r1", "answered", "ann", approved=True)]
         assert (await broker.texts())[-1] == ("assistant", "approved=True reason=None")
         assert await audit(store) == []
 

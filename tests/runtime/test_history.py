@@ -134,12 +134,15 @@ async def test_the_last_answer_is_the_newest_turns_text() -> None:
         ("two", ["a", ReasoningDelta("hm"), call, "b"]),
     )
     async with told(*turns) as (broker, key):
-        text, turn = await broker.history.last_text(key)
-        assert text == "ab"
+        async with broker.history.held_text(key, 99) as (text, turn):
+            assert text == "ab"
+        async with broker.history.held_text(key, 2) as (text, _):
+            assert text == "first"
         last = await broker.history.last_sealed(key)
         assert last is not None
         assert last == (turn, broker.services.clock.now_ms())
-        assert await broker.history.last_text(ConversationKey(999)) == ("", None)
+        async with broker.history.held_text(ConversationKey(999), 99) as nothing:
+            assert nothing == ("", None)
         assert await broker.history.last_sealed(ConversationKey(999)) is None
 
 

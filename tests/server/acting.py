@@ -17,7 +17,7 @@ import anyio.lowlevel
 import httpx
 import msgspec
 
-from dispatch.agents.port import Agent, AgentInfo, Emit, Respond, Steer, TurnRequest
+from dispatch.agents.port import Agent, AgentFailure, AgentInfo, Emit, Respond, Steer, TurnRequest
 from dispatch.compose import Daemon, running
 from dispatch.core.events import (
     ReasoningDelta,
@@ -89,6 +89,11 @@ class Actor:
                     await emit(ReasoningDelta("y"))
             case "fail":
                 raise RuntimeError("secret-of-the-agent")
+            case "stumble":
+                await emit(TextDelta("so far; "))
+                if request.resumes is None:
+                    raise AgentFailure("stumbled")
+                await self._gate(message).wait()
             case _:
                 await emit(TextDelta(message))
 

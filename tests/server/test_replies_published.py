@@ -99,6 +99,15 @@ async def test_every_reply_is_as_published(stage: Stage, tmp_path: Path) -> None
     await walk("post", "/conversations/asked/requests/r-1", 409, body=answer)
     await walk("post", "/conversations/c/fork", body={"turnId": said[0]["turnId"]})
     await walk("post", "/conversations/c/read", body={"upToSeq": 1})
+    failed = await walk("post", "/chat", body={"message": "fail", "conversationId": "failed"})
+    again = {"turnId": failed[0]["turnId"], "clientMessageId": "r-1"}
+    await walk("post", "/conversations/failed/resume", body=again)
+    assert (await walk("post", "/conversations/failed/resume", body=again))["duplicate"] is True
+    await walk("post", "/conversations/c/resume", 409, body=again)
+    cut = {"afterTurn": said[0]["turnId"], "clientMessageId": "cut-1"}
+    await walk("post", "/conversations/c/truncate", body=cut)
+    assert (await walk("post", "/conversations/c/truncate", body=cut))["duplicate"] is True
+    await walk("post", "/conversations/c/truncate", body={"afterTurn": None})
     await walk("post", "/conversations/c/open", body={"workspaceId": "w"})
     stage.actor.cwd_roots = (tmp_path,)
     await _choose(walk, tmp_path)

@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 
 from dispatch.core.content import Fold
-from dispatch.core.events import AnyEvent, Steering, UserMessage, decode_event
+from dispatch.core.events import AnyEvent, Steering, Truncated, UserMessage, decode_event
 from dispatch.core.identity import LOCAL, ConversationId, TurnId
 from dispatch.core.turn import IllegalEvent, Phase, Turn, evolve
 from dispatch.protocol.chat.frames import old_event
 from dispatch.storage.memory import MemoryStore
 from dispatch.testing.audit import audit
-from tests.simulation.devices import Device, Sent, Shown, Snapshot
+from tests.simulation.devices import Cutting, Device, Sent, Shown, Snapshot
 from tests.simulation.old_devices import OldDevice
 from tests.simulation.world import Committed, World
 
@@ -47,6 +47,8 @@ async def broken_claims(
             elif watching.is_subscribed and (watching.position or 0) != head:
                 found.append(f"{where}: was left at {watching.position}, and the log is at {head}")
         found += [problem for frame in device.forks for problem in await _fork(world, frame)]
+        for cut in device.cuts:
+            found += [f"{cut.client_id}: {problem}" for problem in _cut_once(world, cut)]
         for sent in device.sent:
             found += [f"{sent.client_id}: {problem}" for problem in _once(world, sent)]
     prompts = Counter(world.prompts)
@@ -84,6 +86,9 @@ def _frame_of(due: list[Committed]) -> dict[str, Any] | str:
     kinds = {payload["type"] for payload in payloads}
     if len(turns) > 1:
         return f"several turns: {sorted(turns)}"
+    if kinds == {"truncated"} and len(payloads) == 1:
+        # Of no turn.
+        return payloads[0]
     if len(payloads) == 1:
         return {**payloads[0], "turnId": due[0].turn}
     if len(kinds) > 1 or not kinds <= {"text-delta", "reasoning-delta"}:
@@ -95,6 +100,7 @@ def _frame_of(due: list[Committed]) -> dict[str, Any] | str:
 def _plain(frame: dict[str, Any]) -> dict[str, Any]:
     shown = dict(frame.get("event", frame))
     names = {"chat.request": "request", "chat.request.closed": "request-closed"}
+    names["conversation.truncated"] = "truncated"
     shown["type"] = names.get(shown["type"], shown["type"])
     return {k: v for k, v in shown.items() if k not in ("conversationId", "position")}
 
@@ -189,9 +195,26 @@ def _histories(histories: list[tuple[int, int, list[Any]]], events: Events) -> I
     """History is every chunk between what was asked for and what was promised."""
     numbered = [{"seq": seq, **chunk} for seq, chunk in enumerate(_folded(events), 1)]
     for since, last, chunks in histories:
+        bare = [{k: v for k, v in chunk.items() if k != "superseded"} for chunk in chunks]
         # One that was cut off with its line is as good as far as it goes.
-        if chunks != numbered[since:last][: len(chunks)]:
+        if bare != numbered[since:last][: len(chunks)]:
             yield f"history ({since}, {last}] is not what is kept"
+        marked = {chunk["seq"] for chunk in chunks if "superseded" in chunk}
+        seqs = {chunk["seq"] for chunk in chunks}
+        if not any(marked == left & seqs for left in _left_behind(events)):
+            yield f"history ({since}, {last}] says that {sorted(marked)} do not count"
+
+
+def _left_behind(events: Events) -> list[set[int]]:
+    """The seqs that did not count, after each of the log's truncations and before the first."""
+    left: set[int] = set()
+    found = [set(left)]
+    for offset in sorted(events):
+        event = decode_event(events[offset].record.payload)
+        if isinstance(event, Truncated):
+            left |= set(range(event.after_seq + 1, event.last_seq + 1))
+            found.append(set(left))
+    return found
 
 
 async def _fork(world: World, frame: dict[str, Any]) -> list[str]:
@@ -200,7 +223,12 @@ async def _fork(world: World, frame: dict[str, Any]) -> list[str]:
     events = world.committed[source]
     last = max(offset for offset, event in events.items() if event.turn == turn)
     due = _folded({offset: event for offset, event in events.items() if offset <= last})
-    if await _kept(world, frame["conversationId"]) != due:
+    kept = await _kept(world, frame["conversationId"])
+    counting = (
+        [chunk for seq, chunk in enumerate(due, 1) if seq not in left]
+        for left in _left_behind(events)
+    )
+    if kept not in counting:
         return [f"{frame['conversationId']} is not {source} up to {turn}"]
     return []
 
@@ -216,8 +244,11 @@ def _log(events: Events) -> Iterator[str]:
     names = []
     for name, run in runs:
         names.append(name)
+        happened = [decode_event(event.record.payload) for event in run]
+        if len(happened) == 1 and isinstance(happened[0], Truncated):
+            continue
         try:
-            turn = _life(name, [decode_event(event.record.payload) for event in run])
+            turn = _life(name, happened)
         except IllegalEvent as error:
             yield f"{name}: {error}"
             continue
@@ -272,6 +303,23 @@ def _once(world: World, sent: Sent) -> Iterator[str]:
     elif times and sent.conversation not in world.deleted:
         # (Of what is deleted nobody remembers that it was accepted before.)
         yield f"was refused and is in the log: {sent.refused}"
+
+
+def _cut_once(world: World, cut: Cutting) -> Iterator[str]:
+    """A truncation that was acknowledged is in the log, where it was said to be, and once."""
+    if not cut.is_answered:
+        yield "was never answered"
+    places = {frame["position"] for frame in cut.told}
+    if len(places) > 1:
+        yield f"was carried out at {sorted(places)}"
+    if sum("duplicate" not in frame for frame in cut.told) > 1:
+        yield "was carried out twice as new"
+    for place in places:
+        committed = world.committed.get(cut.conversation, {})
+        event = committed.get(int(place.partition(":")[2]))
+        shown = None if event is None else decode_event(event.record.payload)
+        if not isinstance(shown, Truncated) or shown.after_turn != cut.after_turn:
+            yield f"was carried out at {place}, where the log has {shown}"
 
 
 def _times(world: World, conversation: str, text: str) -> int:

@@ -211,6 +211,21 @@ class Sent:
         return not self.open_attempts and not self.is_unsure
 
 
+@dataclass
+class Cutting:
+    """A truncation, and what became of it; sent again until it has an answer."""
+
+    conversation: str
+    after_turn: str | None
+    client_id: str
+    told: list[dict[str, Any]] = field(default_factory=list)
+    is_refused: bool = False
+
+    @property
+    def is_answered(self) -> bool:
+        return bool(self.told) or self.is_refused
+
+
 class Device:
     """See the module."""
 
@@ -222,6 +237,7 @@ class Device:
         self.name = name
         self.watching: dict[str, Watching] = {}
         self.sent: list[Sent] = []
+        self.cuts: list[Cutting] = []
         self.requests: list[tuple[str, str]] = []
         self.sealed: list[tuple[str, str]] = []
         self.forks: list[dict[str, Any]] = []
@@ -251,12 +267,15 @@ class Device:
             for sent in self.sent:
                 if not sent.is_answered:
                     self._say(sent)
+            for cut in self.cuts:
+                if not cut.is_answered:
+                    self._cut(cut)
         return self.socket
 
     async def _act(self, name: str) -> None:
         socket, draw = await self._connected(), self.world.random
         about = {"conversationId": name}
-        match draw.randint(0, 21):
+        match draw.randint(0, 22):
             case 0 | 1 | 2 | 3 | 4 | 5:
                 self._send(name)
             case 6 | 7:
@@ -281,18 +300,42 @@ class Device:
                 conversation, request = draw.choice(self.requests)
                 frame = {"type": "chat.respond", "requestId": request, "approved": True}
                 socket.say({**frame, "conversationId": conversation})
-            case 18 if self.sent:
-                self._say(draw.choice(self.sent))
+            case 18:
+                self._repeat()
             case 19 if draw.random() < 0.3:
                 self.world.close(name)
             case 20 if draw.random() < 0.1:
                 self.world.delete(CONDEMNED)
-            case 21 if self.sealed:
-                conversation, turn = draw.choice(self.sealed)
-                frame = {"type": "chat.fork", "turnId": turn}
-                socket.say({**frame, "conversationId": conversation})
+            case 21 | 22 if self.sealed:
+                self._branch(*draw.choice(self.sealed))
             case _:
                 pass
+
+    def _branch(self, conversation: str, turn: str) -> None:
+        """Go back to a turn: in a fork of it, or by leaving behind what came since."""
+        assert self.socket is not None
+        draw = self.world.random
+        if draw.random() < 0.5:
+            frame = {"type": "chat.fork", "turnId": turn}
+            self.socket.say({**frame, "conversationId": conversation})
+            return
+        after = turn if draw.random() < 0.8 else None
+        self.cuts.append(Cutting(conversation, after, f"{self.name} cuts {len(self.cuts)}"))
+        self._cut(self.cuts[-1])
+
+    def _repeat(self) -> None:
+        """Say something once more that was said before."""
+        draw = self.world.random
+        if self.cuts and draw.random() < 0.4:
+            self._cut(draw.choice(self.cuts))
+        elif self.sent:
+            self._say(draw.choice(self.sent))
+
+    def _cut(self, cut: Cutting) -> None:
+        assert self.socket is not None
+        frame = {"type": "chat.truncate", "conversationId": cut.conversation}
+        ids = {"clientMessageId": cut.client_id, "ref": cut.client_id}
+        self.socket.say({**frame, **ids, "afterTurn": cut.after_turn})
 
     def _send(self, name: str) -> None:
         number = len(self.sent) + 1
@@ -362,7 +405,7 @@ class Device:
             await socket.drain()
             for name in conversations:
                 self._subscribe(name)
-            if all(sent.is_answered for sent in self.sent):
+            if all(one.is_answered for one in (*self.sent, *self.cuts)):
                 return
             await anyio.sleep(PATIENCE_SECONDS)
 
@@ -386,8 +429,10 @@ class Device:
         match frame["type"]:
             case "chat.request.closed" if "position" not in frame:
                 pass
-            case "chat.delta" | "chat.request" | "chat.request.closed":
+            case "chat.delta" | "chat.request" | "chat.request.closed" | "conversation.truncated":
                 self._see(frame)
+            case "chat.truncated":
+                next(c for c in self.cuts if c.client_id == frame["ref"]).told.append(frame)
             case "chat.subscribed":
                 self._subscribed(frame)
             case "chat.snapshot":
@@ -396,6 +441,12 @@ class Device:
                 self._history(frame)
             case "chat.accepted":
                 self._answered(frame).accepted.append(frame)
+            case "chat.error" if " cuts " in str(frame.get("ref")):
+                cut = next(c for c in self.cuts if c.client_id == frame["ref"])
+                # Refused for what it is, or for now.
+                cut.is_refused = not frame["retryable"]
+                if frame["retryable"]:
+                    self._cut(cut)
             case "chat.error" if "ref" in frame:
                 self._answered(frame).refused.append(frame)
             case "chat.error" if frame.get("code") == "gone":
@@ -434,7 +485,7 @@ class Device:
         watching.position = offset
         if frame["type"] == "chat.request":
             self.requests.append((name, frame["requestId"]))
-        elif frame.get("event", frame)["type"] == "turn-sealed":
+        elif "event" in frame and frame["event"]["type"] == "turn-sealed":
             self.sealed.append((name, frame["event"]["turnId"]))
 
     def _subscribed(self, frame: dict[str, Any]) -> None:

@@ -13,7 +13,17 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from dispatch.core import conversation
-from dispatch.runtime import broker, feed, intake, journal, recovery, turns
+from dispatch.runtime import (
+    broker,
+    feed,
+    intake,
+    journal,
+    recovery,
+    rewinding,
+    starting,
+    truncation,
+    turns,
+)
 from dispatch.server import watch, wishes
 
 
@@ -87,7 +97,8 @@ MUTANTS = (
                     (
                         "    live.arriving += 1\n",
                         "    live.arriving += 1\n"
-                        "    told = _accepted(live, admission, place, live.outbox.head)\n"
+                        "    head = live.outbox.head\n"
+                        "    told = starting.accepted_of(live, admission, place, head)\n"
                         "    admission.accepted(told)\n"
                         "    admission.accepted = lambda _: None\n",
                     ),
@@ -178,8 +189,27 @@ MUTANTS = (
                 "Broker._repeat",
                 (("    found = await", "    return None\n    found = await"),),
             ),
-            Change(intake, "_record", (("client_key=admission.client_key", "client_key=None"),)),
+            Change(
+                starting, "record_of", (("client_key=admission.client_key", "client_key=None"),)
+            ),
         ),
         ("is in the log 2 times", "was accepted twice"),
+    ),
+    Mutant(
+        7,
+        "the id of a truncation is not looked up",
+        (
+            Change(
+                rewinding,
+                "Rewinding.truncate",
+                (("if found is None:", "if True:"),),
+            ),
+            Change(
+                truncation,
+                "begin",
+                (("client_key=truncation.client_key", "client_key=None"),),
+            ),
+        ),
+        ("was carried out twice", "was carried out at ["),
     ),
 )

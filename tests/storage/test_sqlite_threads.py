@@ -13,8 +13,10 @@ import pytest
 
 from dispatch.storage import (
     sqlite_batch,
+    sqlite_people,
     sqlite_prune,
     sqlite_rows,
+    sqlite_timeline_batch,
     sqlite_timeline_log,
     sqlite_timelines,
 )
@@ -54,7 +56,7 @@ async def pragma(data: Path, name: str, **options: object) -> object:
         ("trusted_schema", 0),
         ("cell_size_check", 1),
         ("application_id", int.from_bytes(b"DSPC", "big")),
-        ("user_version", 2),
+        ("user_version", 4),
     ],
 )
 async def test_the_writer_is_set_to_lose_nothing(data: Path, name: str, value: object) -> None:
@@ -222,7 +224,12 @@ def plan(data: Path, statement: str) -> str:
         (sqlite_timeline_log.SELECT_TOLD, "event_offset"),
         (sqlite_timeline_log.SELECT_ROWS, "INTEGER PRIMARY KEY"),
         (sqlite_timeline_log.SELECT_HEAD, "timeline_event_stream"),
-        (sqlite_batch.COUNT_UNREAD, "COVERING INDEX timeline_row_ended"),
+        (sqlite_people.SELECT_BEGUN, "conversation USING INTEGER PRIMARY KEY"),
+        (sqlite_people.SELECT_MARKS, "PRIMARY KEY (subject>?)"),
+        (sqlite_people.SELECT_SPOKEN_TURNS, "t USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+        (sqlite_people.SELECT_SPOKEN_ROWS, "r USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+        (sqlite_people.REMOVE_TURN, "timeline_row_turn"),
+        (sqlite_timeline_batch.COUNT_UNREAD, "COVERING INDEX timeline_row_ended"),
         (sqlite_batch.RAISE_TIMELINES, "timeline_row_turn"),
         (sqlite_batch.SEAL_TURN, "INTEGER PRIMARY KEY"),
     ],

@@ -25,6 +25,8 @@ from tests.contract.store_rows import ACCOUNT, ANN, conversation, timeline, told
 
 RELEASED = migrations()
 LAST = RELEASED[-1].version
+# Without a truncation: there are no turns that it could have left behind.
+ROW = conversation(superseded=b"[]")
 
 NEXT = Migration(
     LAST + 1,
@@ -64,7 +66,7 @@ async def data(tmp_path: Path) -> Path:
     data = tmp_path / "data"
     store = SqliteStore(data, scripts=RELEASED)
     await store.open()
-    await store.commit(Batch(conversations=[conversation()]))
+    await store.commit(Batch(conversations=[ROW]))
     await store.close()
     return data
 
@@ -82,7 +84,7 @@ async def open_and_close(data: Path, *scripts: Migration) -> None:
     store = SqliteStore(data, scripts=[*RELEASED, *scripts])
     await store.open()
     try:
-        assert await store.conversation(ACCOUNT, ConversationId("c1")) == conversation()
+        assert await store.conversation(ACCOUNT, ConversationId("c1")) == ROW
     finally:
         await store.close()
 
@@ -176,7 +178,13 @@ async def test_an_older_dispatch_refuses_a_newer_directory_and_leaves_it(data: P
     assert (data / "dispatch.db").read_bytes() == before
 
 
-FIRST_ROWS = """
+def said(*words: str) -> str:
+    """Chunks as they are kept, as SQL."""
+    lines = [f'"role":"user","chunk":{{"type":"text","text":"{word}"}}\n' for word in words]
+    return f"x'{''.join(lines).encode().hex()}'"
+
+
+FIRST_ROWS = f"""
 INSERT INTO conversation (
     key, account, id, session, workspace, status, visibility, user, created_at_ms, active_at_ms,
     last_seq, last_offset, epoch, title, last_message, details
@@ -184,6 +192,18 @@ INSERT INTO conversation (
     1, 'acme', 'c1', 's1', 'default', 'idle', 'account', 'ann', 1, 2, 3, 0, 1, 'Title', '', x'7b7d'
 );
 INSERT INTO cursor (conversation, user, seq) VALUES (1, 'ann', 3);
+INSERT INTO turn (
+    key, conversation, id, state, ordinal, user, created_at_ms, started_at_ms, sealed_at_ms,
+    outcome, first_seq, chunk_count, retained, client_key, digest, acceptance, metrics, chunks, body
+) VALUES (
+    2, 1, 't2', 'sealed', 2, 'ann', 1, 1, 2, 'completed', 1, 3, 0, 'k2', x'01', x'02', x'7b7d',
+    {said("a", "b")}, x'03'
+), (
+    3, 1, 't3', 'queued', 3, 'ann', 1, NULL, NULL, NULL, NULL, 0, 0, NULL, x'', x'', x'', x'', x'04'
+);
+INSERT INTO piece (turn, ordinal, first_index, data) VALUES (
+    2, 0, 0, {said("0")}
+);
 """
 
 
@@ -204,7 +224,16 @@ async def test_a_directory_of_the_first_schema_keeps_what_is_in_it_and_takes_tim
         assert found is not None
         assert (found.key, found.title, found.last_seq) == (1, "Title", 3)
         assert await store.read_cursor(found.key, ANN) == 3
-        assert opened.next_key == 2
+        assert opened.next_key == 4
+        (sealed,) = await store.sealed_turns(found.key, limit=9)
+        assert (sealed.id, sealed.seqs, sealed.resumes) == ("t2", range(1, 4), None)
+        (chunks,) = await store.chunk_bytes([sealed.key])
+        assert [line[-3:-2] for line in chunks.split(b"\n")[:-1]] == [b"0", b"a", b"b"]
+        (queued,) = await store.unsealed_of(found.key)
+        assert (queued.id, queued.body) == ("t3", b"\x04")
+        repeated = await store.turn_by_client_key("k2")
+        assert repeated is not None
+        assert (repeated[1].digest, repeated[1].acceptance) == (b"\x01", b"\x02")
         await store.commit(Batch(timelines=[timeline(41)], timeline_events=[told(5, 41)]))
         assert await store.stream_head("stream 41") == 5
         assert (await store.log("stream 41", 0, 9)).floor == 0
@@ -212,6 +241,7 @@ async def test_a_directory_of_the_first_schema_keeps_what_is_in_it_and_takes_tim
         await store.close()
     assert version(data) == LAST
     assert version_of_copy(data) == 1
+    assert [found for found in verify(data) if found.startswith("conversation")] == []
 
 
 def version_of_copy(data: Path) -> object:

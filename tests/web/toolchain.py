@@ -1,6 +1,7 @@
-"""Node 22 or newer and the packages of this folder, from npm, once for each lock file.
+"""Node 22 or newer and the packages of a folder, from npm, once for each lock file.
 
-Neighbours: `test_client` asks for it; `package-lock.json` says which versions, without addresses.
+Neighbours: `test_client` asks for it, and the clients of other protocols for theirs;
+`package-lock.json` says which versions, without addresses.
 They are kept in `.node/` of the checkout, which is ignored.
 Invariant: what is there was installed as a whole; a failure leaves a reason, not half a folder.
 """
@@ -53,35 +54,40 @@ class Toolchain(NamedTuple):
 @functools.cache
 def toolchain() -> Toolchain:
     """Install what is not there yet; raises `Missing`."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise Missing("there is no npm to bring Node and the packages of tests/web")
-    lock = (FOLDER / "package-lock.json").read_bytes()
-    home = CACHE / f"web-{hashlib.sha256(lock).hexdigest()[:16]}"
-    packages = home / "node_modules"
-    CACHE.mkdir(exist_ok=True)
-    with (CACHE / "lock").open("w") as lock_file:
-        # Another worker may be at it.
-        fcntl.flock(lock_file, fcntl.LOCK_EX)
-        if not home.exists():
-            _install(npm, home)
-        # Imports of packages are looked up from where the tests are.
-        link = FOLDER / "node_modules"
-        if not link.is_symlink() or link.readlink() != packages:
-            link.unlink(missing_ok=True)
-            link.symlink_to(packages)
+    packages = installed(FOLDER)
     machine = _MACHINES.get(platform.machine().lower(), platform.machine())
     own = packages / f"node-linux-{machine}" / "bin" / "node"
     node = str(own) if own.exists() else shutil.which("node")
     if node is None or _major(node) < NODE_MAJOR_MIN:
         raise Missing(f"there is no Node {NODE_MAJOR_MIN} for this machine")
+    # Imports of packages are looked up from where the tests are. Another worker may be at it too.
+    own_link = FOLDER / f"node_modules.{os.getpid()}"
+    own_link.unlink(missing_ok=True)
+    own_link.symlink_to(packages)
+    own_link.replace(FOLDER / "node_modules")
     return Toolchain(node, FOLDER)
 
 
-def _install(npm: str, home: Path) -> None:
+def installed(folder: Path) -> Path:
+    """The packages of a folder's lock, installed if they are not yet; raises `Missing`."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise Missing(f"there is no npm to bring the packages of {folder.name}")
+    lock = (folder / "package-lock.json").read_bytes()
+    home = CACHE / f"{folder.name}-{hashlib.sha256(lock).hexdigest()[:16]}"
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "lock").open("w") as lock_file:
+        # Another worker may be at it.
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
+        if not home.exists():
+            _install(npm, folder, home)
+    return home / "node_modules"
+
+
+def _install(npm: str, folder: Path, home: Path) -> None:
     with tempfile.TemporaryDirectory(dir=CACHE) as work:
         for name in ("package.json", "package-lock.json", ".npmrc"):
-            shutil.copy(FOLDER / name, work)
+            shutil.copy(folder / name, work)
         done = subprocess.run(
             [npm, "ci", "--ignore-scripts"],
             cwd=work,
@@ -91,7 +97,7 @@ def _install(npm: str, home: Path) -> None:
             timeout=INSTALL_SECONDS_MAX,
         )
         if done.returncode != 0:
-            raise Missing(f"npm ci of tests/web failed: {done.stderr.strip()[-300:]}")
+            raise Missing(f"npm ci of {folder.name} failed: {done.stderr.strip()[-300:]}")
         Path(work).rename(home)
         Path(work).mkdir()
 

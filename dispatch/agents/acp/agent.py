@@ -29,7 +29,7 @@ from dispatch.agents.acp.records import Owner, Record, Records
 from dispatch.agents.acp.session import Session
 from dispatch.agents.ledger import ProcessLedger
 from dispatch.agents.options import Seconds, check_model, decode_options
-from dispatch.agents.port import AgentFailure, AgentInfo, Emit, Inbox, Respond, TurnRequest
+from dispatch.agents.port import GO_ON, AgentFailure, AgentInfo, Emit, Inbox, Respond, TurnRequest
 from dispatch.agents.process import Beside, Launch
 from dispatch.agents.program import Program, ProgramOptions
 from dispatch.core.events import Request
@@ -204,9 +204,10 @@ class AcpAgent:
     async def _prompt(
         self, owner: Owner, session: Session, request: TurnRequest, emit: Emit
     ) -> None:
+        goes_on = bool(await request.said())
         blocks = blocks_of(
-            request.message,
-            request.images,
+            GO_ON if goes_on else request.message,
+            () if goes_on else request.images,
             takes_images=session.takes_images,
             system_prompt=session.news_of(request.system_prompt),
             history=await request.history() if session.is_new else None,

@@ -161,6 +161,7 @@ class OpenAIAgent:
                 await request.history(),
                 request,
                 options.system_prompt if prompt is None else prompt,
+                goes_on=bool(await request.said()),
             ),
         }
         if options.usage:

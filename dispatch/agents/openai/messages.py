@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
-from dispatch.agents.port import TurnRequest
+from dispatch.agents.port import GO_ON, TurnRequest
 from dispatch.core.content import (
     ImageChunk,
     StoredLine,
@@ -29,9 +29,14 @@ _NO_RESULT: Final = "no result was kept"
 
 
 def messages_of(
-    lines: list[StoredLine], request: TurnRequest, system_prompt: str | None
+    lines: list[StoredLine],
+    request: TurnRequest,
+    system_prompt: str | None,
+    *,
+    goes_on: bool = False,
 ) -> list[Message]:
-    """Everything that is sent: the system prompt, what was said before, and the turn's message.
+    """Everything that is sent: the system prompt, what was said before, and the turn's message. Of
+    a turn that `goes_on` that is among what was said.
 
     Thinking and errors are left out: a model is told what was said, by whom, and what tools gave.
     """
@@ -52,8 +57,8 @@ def messages_of(
                 writer.system(text)
             case _:
                 pass
-    writer.user_text(request.message)
-    for image in request.images:
+    writer.user_text(GO_ON if goes_on else request.message)
+    for image in () if goes_on else request.images:
         writer.user_image(image.url)
     return writer.finished()
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from dispatch.protocol.ahp.objects import present
 from dispatch.protocol.ahp.status import ERROR, IDLE, INPUT_NEEDED, activity_of, with_activity
+from dispatch.protocol.ahp.turn import is_open_question
 from dispatch.protocol.codec import Object
 
 SUMMARY_MEMBERS: Final = (
@@ -26,6 +27,8 @@ SUMMARY_MEMBERS: Final = (
 )
 """What a chat's entry in the catalogue repeats of its state."""
 
+_CONFIRMED: Final = frozenset({"pending-confirmation", "pending-result-confirmation"})
+"""In which states a tool call waits for a person's word."""
 _OWN: Final = ("provider", "title", "project", "workingDirectories", "annotations", "_meta")
 
 
@@ -51,6 +54,23 @@ def catalogue_change(session: Object, chat: Object) -> Object | None:
 def _updated(resource: str, changes: Object) -> Object:
     """A member that is left out stays as it was, so an empty text takes one away."""
     return {"type": "session/chatUpdated", "chat": resource, "changes": changes}
+
+
+def inputs_of(chat: Object) -> list[Object]:
+    """What waits for somebody in a chat, as its session names it; ids are of the session."""
+    turn = chat.get("activeTurn", {})
+    found = []
+    for part in turn.get("responseParts", ()):
+        if is_open_question(part):
+            name, what = part["request"]["id"], {"kind": "chatInput", "request": part["request"]}
+        elif part.get("kind") == "toolCall" and part["toolCall"]["status"] in _CONFIRMED:
+            call = part["toolCall"]
+            name = call["toolCallId"]
+            what = {"kind": "toolConfirmation", "turnId": turn["id"], "toolCall": call}
+        else:
+            continue
+        found.append({"id": f"{chat['resource']}#{name}", "chat": chat["resource"], **what})
+    return found
 
 
 def session_summary(session: Object, *, resource: str, created_at: str) -> Object:

@@ -30,6 +30,7 @@ from dispatch.core.events import (
     TurnStart,
     Usage,
     UserMessage,
+    answer_of,
     one_line,
 )
 from dispatch.core.turn import outcome_of
@@ -63,12 +64,17 @@ class Projection:
         *,
         resumes: bool = False,
         queued_id: str | None = None,
+        message: Object | None = None,
         parts_before: int = 0,
     ) -> None:
-        """Begin with nothing said; `parts_before` counts the texts a resumed turn has already."""
+        """Begin with nothing said; `parts_before` counts the texts a resumed turn has already.
+
+        `message` is its message as a client wrote it, where that says more than its text.
+        """
         self.turn_id = turn_id
         self._resumes = resumes
         self._queued_id = queued_id
+        self._message = message
         self._parts = parts_before
         self._run: tuple[str, str] | None = None
         self._calls: dict[str, str] = {}
@@ -93,7 +99,7 @@ class Projection:
         """What the event is called in AHP; `at_ms` is its time (epoch ms).
 
         `response` is the answer that closed a request, `steering_id` the pending message that was
-        taken, where the host knows them.
+        taken, where the host knows others than the event says.
         """
         calm = [] if isinstance(event, ProviderRetry) else self._calmed()
         match event:
@@ -106,9 +112,9 @@ class Projection:
             case Request():
                 said = self._asked.ask(event, self._calls)
             case RequestClosed():
-                said = self._asked.close(event, response)
-            case Steering(text):
-                said = self._steered(text, steering_id)
+                said = self._asked.close(event, response or answer_of(event))
+            case Steering(text, given):
+                said = self._steered(text, steering_id or given)
             case TurnSealed():
                 said = self._ended(at_ms)
             case _:
@@ -156,7 +162,7 @@ class Projection:
         return self._said(
             "turnStarted",
             startedAt=iso_time(at_ms),
-            message=message_object(event.text, event.images),
+            message=self._message or message_object(event.text, event.images),
             queuedMessageId=self._queued_id,
         )
 

@@ -133,8 +133,8 @@ def _confirmed(call: Object, action: Object, rules: Rules) -> Object:
             selectedOption=option,
         )
     tool_input, edited = call.get("toolInput"), action.get("editedToolInput")
-    # An input that is kept elsewhere is not replaced by text.
-    if edited is not None and not (rules.ready_repeats and isinstance(tool_input, dict)):
+    # Text replaces text: an input that is kept elsewhere, or is not there, stays so.
+    if edited is not None and (isinstance(tool_input, str) or not rules.ready_repeats):
         tool_input = edited
     return present(
         status="running",

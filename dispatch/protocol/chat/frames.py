@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from dispatch.core.commands import Accepted
+from dispatch.core.commands import Accepted, Cut
 from dispatch.core.content import (
     DELTA_SUFFIX,
     REASONING_DELTA_PREFIX,
@@ -41,6 +41,7 @@ _STEERING: Final = b'{"type":"steering",'
 _USER_MESSAGE: Final = b'{"type":"user-message",'
 _REQUEST: Final = b'{"type":"request",'
 _REQUEST_CLOSED: Final = b'{"type":"request-closed",'
+_TRUNCATED: Final = b'{"type":"truncated",'
 _PROVIDER_RETRY: Final = b'{"type":"provider-retry",'
 
 
@@ -75,18 +76,9 @@ class ChatDialect:
         # Ids are of a restricted alphabet: they need no escaping.
         turn = entry.turn.encode()
         if self.is_v1:
-            if payload.startswith(_REQUEST):
-                return (
-                    b'{"type":"chat.request","conversationId":"%b","turnId":"%b",'
-                    b'"position":"%b:%d",%b'
-                    % (name, turn, self._generation, entry.offset, payload[len(_REQUEST) :])
-                )
-            if payload.startswith(_REQUEST_CLOSED):
-                return (
-                    b'{"type":"chat.request.closed","conversationId":"%b","turnId":"%b",'
-                    b'"position":"%b:%d",%b'
-                    % (name, turn, self._generation, entry.offset, payload[len(_REQUEST_CLOSED) :])
-                )
+            own = self._own_frame(name, turn, payload, entry.offset)
+            if own is not None:
+                return own
             return (
                 b'{"type":"chat.delta","event":%b,"conversationId":"%b","turnId":"%b"},'
                 b'"position":"%b:%d"}' % (payload[:-1], name, turn, self._generation, entry.offset)
@@ -99,6 +91,26 @@ class ChatDialect:
             name,
             turn,
         )
+
+    def _own_frame(self, name: bytes, turn: bytes, payload: bytes, offset: int) -> bytes | None:
+        """What is a frame of its own and not a turn's event in a `chat.delta`."""
+        place = self._generation, offset
+        if payload.startswith(_REQUEST):
+            return (
+                b'{"type":"chat.request","conversationId":"%b","turnId":"%b",'
+                b'"position":"%b:%d",%b' % (name, turn, *place, payload[len(_REQUEST) :])
+            )
+        if payload.startswith(_REQUEST_CLOSED):
+            return (
+                b'{"type":"chat.request.closed","conversationId":"%b","turnId":"%b",'
+                b'"position":"%b:%d",%b' % (name, turn, *place, payload[len(_REQUEST_CLOSED) :])
+            )
+        if payload.startswith(_TRUNCATED):
+            return (
+                b'{"type":"conversation.truncated","conversationId":"%b",'
+                b'"position":"%b:%d",%b' % (name, *place, payload[len(_TRUNCATED) :])
+            )
+        return None
 
     def notice(self, notice: AnyNotice) -> bytes | None:
         """See `protocol.dialect`."""
@@ -166,6 +178,21 @@ class ChatDialect:
             frame["duplicate"] = True
         return self.reply(frame, ref)
 
+    def truncated(self, cut: Cut, client_message_id: str | None, ref: str | int | None) -> bytes:
+        """`chat.truncated`."""
+        frame: dict[str, Any] = {
+            "type": "chat.truncated",
+            "conversationId": cut.conversation,
+            "position": self.position(cut.offset),
+        }
+        if cut.after_turn is not None:
+            frame["afterTurn"] = cut.after_turn
+        if client_message_id is not None:
+            frame["clientMessageId"] = client_message_id
+        if cut.duplicate:
+            frame["duplicate"] = True
+        return self.reply(frame, ref)
+
     def reply(self, frame: dict[str, Any], ref: str | int | None) -> bytes:
         """A reply with the `ref` of what it answers."""
         return encode(frame if ref is None or not self.is_v1 else {**frame, "ref": ref})
@@ -173,7 +200,7 @@ class ChatDialect:
 
 def old_event(payload: bytes) -> bytes | None:
     """An event as Part 1 knows it, or None."""
-    if payload.startswith((_REQUEST, _REQUEST_CLOSED, _PROVIDER_RETRY)):
+    if payload.startswith((_REQUEST, _REQUEST_CLOSED, _PROVIDER_RETRY, _TRUNCATED)):
         return None
     if payload.startswith(_STEERING):
         return _USER_MESSAGE + payload[len(_STEERING) :]

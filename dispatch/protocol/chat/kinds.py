@@ -8,17 +8,30 @@ later server may say more: clients ignore fields and types that they do not know
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from dispatch.core.content import StoredChunk, StoredLine
 from dispatch.core.conversation import Status
-from dispatch.core.events import RequestKind, RequestOption, RequestOutcome, RequestQuestion
+from dispatch.core.events import (
+    RequestAction,
+    RequestKind,
+    RequestOption,
+    RequestOutcome,
+    RequestQuestion,
+)
 from dispatch.protocol.chat.shown import AgentRequest
 from dispatch.protocol.chat.surfaces import CatalogFrame, SurfaceFrame, UpdateFrame
-from dispatch.protocol.chat.wire import Count, EpochMs, Position, Reply, ServerFrame
+from dispatch.protocol.chat.wire import (
+    Count,
+    EpochMs,
+    Position,
+    Reply,
+    ServerFrame,
+    Stretches,
+)
 
 ShownEvent = Annotated[msgspec.Raw, Meta(extra_json_schema={"$ref": "ShownEvent"})]
 Part1Event = Annotated[msgspec.Raw, Meta(extra_json_schema={"$ref": "Part1Event"})]
@@ -99,7 +112,7 @@ class ChatSubscribedFrame(Reply, frozen=True, kw_only=True, tag="chat.subscribed
     """What follows starts right behind the position asked for, or with the turn in flight.
 
     `recovered` is false where that is not possible: a `chat.snapshot` follows. `position` is the
-    head at this instant, `turnId` the turn in flight.
+    head at this instant, `turnId` the turn in flight, `superseded` what truncations left behind.
     """
 
     conversation_id: str
@@ -107,6 +120,7 @@ class ChatSubscribedFrame(Reply, frozen=True, kw_only=True, tag="chat.subscribed
     position: Position
     status: Status
     last_seq: Count
+    superseded: Stretches | UnsetType = UNSET
     turn_id: str | UnsetType = UNSET
 
 
@@ -126,6 +140,7 @@ class TurnSoFar(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     started_at: EpochMs
     chunks: tuple[StoredLine, ...]
     requests: tuple[AgentRequest, ...]
+    resumes: str | UnsetType = UNSET
 
 
 class ChatSnapshotFrame(ServerFrame, frozen=True, kw_only=True, tag="chat.snapshot"):
@@ -134,6 +149,7 @@ class ChatSnapshotFrame(ServerFrame, frozen=True, kw_only=True, tag="chat.snapsh
     conversation_id: str
     position: Position
     last_seq: Count
+    superseded: Stretches | UnsetType = UNSET
     turn: TurnSoFar | UnsetType = UNSET
 
 
@@ -221,7 +237,8 @@ class ChatRequestFrame(ServerFrame, frozen=True, kw_only=True, tag="chat.request
 class ChatRequestClosedFrame(Reply, frozen=True, kw_only=True, tag="chat.request.closed"):
     """A request is closed for everybody, by a user's answer or without one.
 
-    Who answered without watching is told without `turnId` and `position`.
+    Behind `by` is the answer. Who answered without watching is told without `turnId`, `position`
+    and the answer.
     """
 
     conversation_id: str
@@ -230,6 +247,12 @@ class ChatRequestClosedFrame(Reply, frozen=True, kw_only=True, tag="chat.request
     turn_id: str | UnsetType = UNSET
     position: Position | UnsetType = UNSET
     by: str | UnsetType = UNSET
+    approved: bool | UnsetType = UNSET
+    option_id: str | UnsetType = UNSET
+    edited_input: Any = UNSET
+    reason: str | UnsetType = UNSET
+    action: RequestAction | UnsetType = UNSET
+    answers: dict[str, Any] | UnsetType = UNSET
 
 
 # -- broadcasts --------------------------------------------------------------------------------
@@ -270,10 +293,25 @@ class ConversationDeletedFrame(ServerFrame, frozen=True, kw_only=True, tag="conv
 class ConversationTruncatedFrame(
     ServerFrame, frozen=True, kw_only=True, tag="conversation.truncated"
 ):
-    """Everything after this turn no longer counts."""
+    """What is behind this turn (none: everything) does not count any more: the chunks behind
+    `afterSeq`, up to `lastSeq`. It is an event, in order with those of turns.
+    """
 
     conversation_id: str
+    position: Position
+    after_seq: Count
+    last_seq: Count
     after_turn: str | UnsetType = UNSET
+
+
+class ChatTruncatedFrame(Reply, frozen=True, kw_only=True, tag="chat.truncated"):
+    """A conversation was truncated; `position` is that of its `conversation.truncated`."""
+
+    conversation_id: str
+    position: Position
+    after_turn: str | UnsetType = UNSET
+    client_message_id: str | UnsetType = UNSET
+    duplicate: bool | UnsetType = UNSET
 
 
 class ConversationCompactedFrame(
@@ -312,6 +350,7 @@ class Part1ErrorFrame(ServerFrame, frozen=True, kw_only=True, tag="error"):
 
 _OF_BOTH: Final = (
     ChatStoppedFrame,
+    ChatTruncatedFrame,
     ChatForkedFrame,
     ChatReadMovedFrame,
     ChatRequestClosedFrame,

@@ -14,7 +14,14 @@ from typing import Final, Literal, cast, get_args
 
 import msgspec
 
-from dispatch.core.commands import OnBusy, ReasoningEffort, Send, Subscribe, TurnBody
+from dispatch.core.commands import (
+    OnBusy,
+    ReasoningEffort,
+    Send,
+    Subscribe,
+    Truncate,
+    TurnBody,
+)
 from dispatch.core.events import Image, Response
 from dispatch.core.identity import (
     ID_PATTERN,
@@ -23,6 +30,21 @@ from dispatch.core.identity import (
     parse_position,
 )
 from dispatch.errors import PeerError, UnknownType
+from dispatch.protocol.chat.commands import (
+    ChatFork,
+    ChatQueueCancel,
+    ChatRead,
+    ChatRespond,
+    ChatSend,
+    ChatStop,
+    ChatSubscribe,
+    ChatTruncate,
+    ChatUnsubscribe,
+    ConversationsWatch,
+    Frame,
+    Ping,
+    SurfaceFrame,
+)
 from dispatch.protocol.codec import ECHO_CHARACTERS_MAX, Object, echoed_ref
 
 EFFORTS: Final = get_args(ReasoningEffort)
@@ -31,82 +53,6 @@ LABEL_CHARACTERS_MAX: Final = 200
 _REASON_CHARACTERS_MAX: Final = 200
 _RESPONSES: Final = msgspec.json.Decoder(Response)
 _ENCODER: Final = msgspec.json.Encoder()
-
-
-class Frame(msgspec.Struct, frozen=True, kw_only=True):
-    """What every frame may carry: `ref` is echoed in its reply."""
-
-    ref: str | int | None = None
-
-
-class ChatSend(Frame, frozen=True, kw_only=True):
-    """`chat.send`, or `chat.queue` (which never subscribes a sender who has to wait)."""
-
-    send: Send
-    is_queue: bool = False
-
-
-class ChatSubscribe(Frame, frozen=True, kw_only=True):
-    """`chat.subscribe`."""
-
-    subscribe: Subscribe
-
-
-class ChatUnsubscribe(Frame, frozen=True, kw_only=True):
-    """`chat.unsubscribe`."""
-
-    conversation: ConversationId
-
-
-class ChatQueueCancel(Frame, frozen=True, kw_only=True):
-    """`chat.queue.cancel`."""
-
-    conversation: ConversationId
-    message: TurnId
-
-
-class ChatStop(Frame, frozen=True, kw_only=True):
-    """`chat.stop`."""
-
-    conversation: ConversationId
-    turn: TurnId | None = None
-
-
-class ChatFork(Frame, frozen=True, kw_only=True):
-    """`chat.fork`."""
-
-    conversation: ConversationId
-    turn: TurnId
-
-
-class ChatRespond(Frame, frozen=True, kw_only=True):
-    """`chat.respond`."""
-
-    conversation: ConversationId
-    response: Response
-
-
-class ChatRead(Frame, frozen=True, kw_only=True):
-    """`chat.read`."""
-
-    conversation: ConversationId
-    up_to_seq: int
-
-
-class ConversationsWatch(Frame, frozen=True, kw_only=True):
-    """`conversations.watch`: tell this connection its account's notices."""
-
-
-class Ping(Frame, frozen=True, kw_only=True):
-    """`ping`, for browsers, which cannot send one of their own."""
-
-
-class SurfaceFrame(Frame, frozen=True, kw_only=True):
-    """`subscribe`, `unsubscribe` or `invoke` of a surface."""
-
-    verb: Literal["subscribe", "unsubscribe", "invoke"]
-    surface: str
-    conversation: ConversationId | None = None
 
 
 class BadFrame(PeerError):
@@ -153,6 +99,8 @@ def conversation_of(command: Frame) -> ConversationId | None:
             return send.conversation
         case ChatSubscribe(subscribe=subscribe):
             return subscribe.conversation
+        case ChatTruncate(truncate=truncate):
+            return truncate.conversation
         case _:
             conversation: ConversationId | None = getattr(command, "conversation", None)
             return conversation
@@ -193,6 +141,21 @@ def send_of(frame: Object, message: str, *, where: str) -> Send:
         workspace=_text(frame, "workspaceId", where),
         client_message_id=_text(frame, "clientMessageId", where, characters_max=128),
         on_busy=cast("OnBusy", on_busy),
+    )
+
+
+def read_truncate(frame: Object, conversation: ConversationId, where: str) -> Truncate:
+    """The fields of `chat.truncate`, as a frame or as a body.
+
+    That everything is to go must be said: a name that is misspelt would do it by accident.
+    """
+    after = frame.get("afterTurn", "")
+    if after is not None and (not isinstance(after, str) or not after):
+        raise PeerError(f"{where} requires `afterTurn`: a turn's id, or null for nothing to stay")
+    return Truncate(
+        conversation=conversation,
+        after_turn=None if after is None else TurnId(after),
+        client_message_id=_text(frame, "clientMessageId", where, characters_max=128),
     )
 
 
@@ -318,6 +281,25 @@ def _stop(frame: Object) -> Frame:
     )
 
 
+def _truncate(frame: Object) -> Frame:
+    where = "chat.truncate"
+    return ChatTruncate(truncate=read_truncate(frame, _conversation(frame, where), where))
+
+
+def read_resume(frame: Object, conversation: ConversationId, where: str) -> Send:
+    """The fields of `chat.resume`, as a frame or as a body."""
+    return Send(
+        body=TurnBody(message="", resumes=TurnId(_required(frame, "turnId", where))),
+        conversation=conversation,
+        client_message_id=_text(frame, "clientMessageId", where, characters_max=128),
+    )
+
+
+def _resume(frame: Object) -> Frame:
+    where = "chat.resume"
+    return ChatSend(send=read_resume(frame, _conversation(frame, where), where))
+
+
 def _fork(frame: Object) -> Frame:
     return ChatFork(
         conversation=_conversation(frame, "chat.fork"),
@@ -357,6 +339,8 @@ _READERS: Final[dict[str, Callable[[Object], Frame]]] = {
     "chat.subscribe": _subscribe,
     "chat.unsubscribe": _unsubscribe,
     "chat.stop": _stop,
+    "chat.truncate": _truncate,
+    "chat.resume": _resume,
     "chat.fork": _fork,
     "chat.respond": _respond,
     "chat.read": _read,

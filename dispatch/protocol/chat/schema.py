@@ -19,8 +19,8 @@ from dispatch.core.events import TokenUsage
 from dispatch.core.turn import Outcome
 from dispatch.protocol.chat.kinds import ForkedFrom
 from dispatch.protocol.chat.surfaces import QueuedMessage
-from dispatch.protocol.chat.wire import Count, EpochMs
-from dispatch.protocol.chat.wishes import Label, Path, SendFields, Text
+from dispatch.protocol.chat.wire import Count, EpochMs, Position, Stretches
+from dispatch.protocol.chat.wishes import ClientId, Label, Path, SendFields, Text
 
 Said = Annotated[str, Meta(pattern=r"\S", description="Not blank.")]
 
@@ -46,7 +46,9 @@ class Refusal(Wire, frozen=True, kw_only=True):
 
 
 class TurnPlace(Wire, frozen=True, kw_only=True):
-    """A sealed turn and the chunks that are of it; `agent` is not known of turns of old stores."""
+    """A sealed turn and the chunks that are of it; `resumes` names the failed turn it goes on with,
+    `agent` is not known of turns of old stores.
+    """
 
     turn_id: str
     first_seq: Count
@@ -54,16 +56,20 @@ class TurnPlace(Wire, frozen=True, kw_only=True):
     outcome: Outcome
     sealed_at: EpochMs
     agent: str | UnsetType = UNSET
+    resumes: str | UnsetType = UNSET
 
 
 class ChunkPage(Wire, frozen=True, kw_only=True):
     """`GET /conversations/:id`: chunks ascending; `latestSeq` is the last one's. `turns` are those
     of the chunks, in replies to a request with `limit`.
+
+    `superseded`: what truncations left behind, here or before, as first and last seqs.
     """
 
     chunks: tuple[StoredChunk, ...]
     latest_seq: Count
     turns: tuple[TurnPlace, ...] | UnsetType = UNSET
+    superseded: Stretches | UnsetType = UNSET
 
 
 class StepTimes(Wire, frozen=True, kw_only=True):
@@ -129,6 +135,8 @@ class TurnLine(Wire, frozen=True, kw_only=True, tag_field="type", tag="turn"):
     sealed_at: EpochMs
     first_seq: int
     chunk_count: Count
+    superseded: bool | UnsetType = UNSET
+    resumes: str | UnsetType = UNSET
     metrics: TurnCosts | UnsetType = UNSET
 
 
@@ -139,6 +147,7 @@ class ChunkLine(Wire, frozen=True, kw_only=True, tag_field="type", tag="chunk"):
     seq: int
     role: Role
     chunk: AnyChunk
+    superseded: bool | UnsetType = UNSET
 
 
 class EndLine(Wire, frozen=True, kw_only=True, tag_field="type", tag="end"):
@@ -222,6 +231,22 @@ class ConversationRead(OfConversation, frozen=True, kw_only=True):
     unread: Count
 
 
+class ConversationTruncated(OfConversation, frozen=True, kw_only=True):
+    """The last turn that still counts, if any does, and where the log says so."""
+
+    position: Position
+    after_turn: str | UnsetType = UNSET
+    duplicate: bool | UnsetType = UNSET
+
+
+class TurnResumed(OfConversation, frozen=True, kw_only=True):
+    """The new turn, and the one that it goes on with."""
+
+    turn_id: str
+    resumes: str
+    duplicate: bool | UnsetType = UNSET
+
+
 class ConversationForked(OfConversation, frozen=True, kw_only=True):
     """The new conversation."""
 
@@ -300,6 +325,20 @@ class ReadBody(Wire, frozen=True, kw_only=True):
     """`POST /conversations/:id/read`."""
 
     up_to_seq: Count
+
+
+class TruncateBody(Wire, frozen=True, kw_only=True):
+    """`POST /conversations/:id/truncate`: the last turn to stay, null for none."""
+
+    after_turn: Text | None
+    client_message_id: ClientId | UnsetType | None = UNSET
+
+
+class ResumeBody(Wire, frozen=True, kw_only=True):
+    """`POST /conversations/:id/resume`: the last turn, which failed or was interrupted."""
+
+    turn_id: Text
+    client_message_id: ClientId | UnsetType | None = UNSET
 
 
 class ForkBody(Wire, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ the event is stored in.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -40,7 +40,7 @@ class AgentRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename="came
     questions: tuple[RequestQuestion, ...] = ()
 
 
-def _shown(kind: type[events.Event], *more: tuple[str, type, object]) -> type[msgspec.Struct]:
+def _shown(kind: type[events.Event], *more: tuple[str, Any, object]) -> type[msgspec.Struct]:
     """An event as watchers get it."""
     return msgspec.defstruct(
         kind.__name__.removesuffix(_SUFFIX) + _SUFFIX,
@@ -56,8 +56,11 @@ def _shown(kind: type[events.Event], *more: tuple[str, type, object]) -> type[ms
 # The healing of old connections repeats a seal (`protocol/native.md`, 1.7).
 _REPEAT: Final = ("repeat", bool, False)
 
+# Part 1 is told so of a steer that was taken.
+_CLIENT_ID: Final = ("client_message_id", str | None, None)
+
 _OF_ALL: Final = (
-    _shown(events.UserMessage),
+    _shown(events.UserMessage, _CLIENT_ID),
     _shown(events.TurnStart),
     _shown(events.TextDelta),
     _shown(events.ReasoningDelta),

@@ -21,6 +21,10 @@ Position = Annotated[
 ]
 EpochMs = Annotated[int, Meta(description="Milliseconds since 1970.")]
 Count = Annotated[int, Meta(ge=0)]
+Stretches = Annotated[
+    tuple[Annotated[tuple[int, ...], Meta(min_length=2, max_length=2)], ...],
+    Meta(description="Seqs that do not count any more, ascending: the first and last of each run."),
+]
 
 
 class ServerFrame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", rename="camel"):

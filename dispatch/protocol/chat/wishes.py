@@ -103,6 +103,28 @@ class ChatStopFrame(ClientFrame, frozen=True, kw_only=True, tag="chat.stop"):
     turn_id: Text | UnsetType | None = UNSET
 
 
+class ChatTruncateFrame(ClientFrame, frozen=True, kw_only=True, tag="chat.truncate"):
+    """Keep what is said up to and including a sealed turn (null: nothing), ending what runs.
+
+    The same `clientMessageId` with the same turn again is answered as the first time.
+    """
+
+    conversation_id: Id
+    after_turn: Text | None
+    client_message_id: ClientId | UnsetType | None = UNSET
+
+
+class ChatResumeFrame(ClientFrame, frozen=True, kw_only=True, tag="chat.resume"):
+    """Let the last turn go on, which failed or was interrupted, in a turn without a message.
+
+    Otherwise as `chat.send`.
+    """
+
+    conversation_id: Id
+    turn_id: Text
+    client_message_id: ClientId | UnsetType | None = UNSET
+
+
 class ChatForkFrame(ClientFrame, frozen=True, kw_only=True, tag="chat.fork"):
     """A new conversation with the history up to and including a sealed turn."""
 
@@ -165,6 +187,8 @@ CLIENT_FRAMES: Final[tuple[type[msgspec.Struct], ...]] = (
     ChatSubscribeFrame,
     ChatUnsubscribeFrame,
     ChatStopFrame,
+    ChatTruncateFrame,
+    ChatResumeFrame,
     ChatForkFrame,
     ChatRespondFrame,
     ChatReadFrame,

@@ -248,8 +248,7 @@ def _activity(event: AnyEvent) -> Object | None:
         case Request():
             return {"kind": "request", "requestId": event.request_id, "request": _bare(event)}
         case RequestClosed():
-            closed = {"requestId": event.request_id, "request": _bare(event)}
-            return {"kind": "request_closed"} | closed
+            return {"kind": "request_closed", "requestId": event.request_id} | _closed(event)
         case _:
             return None
 
@@ -270,11 +269,17 @@ def _progress(event: ProviderRetry | Usage | StepComplete | Steering) -> Object:
     return {"kind": "progress", "progress": kind, **fields}
 
 
-def _bare(event: Request | RequestClosed) -> Object:
+def _bare(event: Request) -> Object:
     """The request's object of `model.md`: an event without its type."""
     fields: Object = msgspec.to_builtins(event)
     del fields["type"]
     return fields
+
+
+def _closed(event: RequestClosed) -> Object:
+    """That it is closed, and by whom; the answer itself is for who follows the conversation."""
+    closed = {"requestId": event.request_id, "outcome": event.outcome} | _given(by=event.by)
+    return {"request": closed}
 
 
 def _given(**fields: object) -> Object:

@@ -8,7 +8,6 @@ user who made it comes near a session.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,7 +17,7 @@ import anyio.lowlevel
 
 from dispatch.core.identity import SEND, WATCH, ConversationId, Principal, TurnId, require
 from dispatch.core.session import Session, SessionView, encode_session
-from dispatch.errors import DispatchError, Forbidden
+from dispatch.errors import Forbidden
 from dispatch.protocol.sessions import AgentNotFound, SessionNotFound, TaskNotFound
 from dispatch.protocol.sessions.frames import message_object
 from dispatch.protocol.sessions.requests import Create
@@ -30,7 +29,7 @@ from dispatch.runtime.chats.streams import ChatStreams
 from dispatch.runtime.chats.timeline import ChatTimeline
 from dispatch.runtime.conversations import Conversations
 from dispatch.runtime.live import Live
-from dispatch.runtime.pending import Draft, PendingChange
+from dispatch.runtime.pending import Draft
 from dispatch.runtime.services import Services
 from dispatch.runtime.shape import Details
 from dispatch.runtime.timelines import Timelines
@@ -260,17 +259,6 @@ def _newest_readable(timeline: ChatTimeline) -> int:
 
 async def _commit(timeline: ChatTimeline, write: Callable[[Draft], None]) -> None:
     """A change of a session, durable when it returns; raises what refused it."""
-    settled = asyncio.get_running_loop().create_future()
-
-    def durable(_offset: int) -> None:
-        if not settled.done():
-            settled.set_result(None)
-
-    def refused(error: DispatchError) -> None:
-        if not settled.done():
-            settled.set_exception(error)
-
-    timeline.outbox.change(PendingChange(lambda draft, _: write(draft), durable, refused))
-    await settled
+    await timeline.outbox.commit(write)
     if timeline.standing.is_buried:
         raise SessionNotFound

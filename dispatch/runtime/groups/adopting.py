@@ -22,6 +22,7 @@ from dispatch.core.content import Text, decode_line
 from dispatch.core.group import Group, GroupView, Member, encode_group
 from dispatch.core.identity import SEND, ConversationId, Principal, TurnId, require
 from dispatch.core.timeline import RowDetails, encode_row_details
+from dispatch.core.truncation import is_superseded
 from dispatch.errors import Conflict, Gone
 from dispatch.protocol.groups.refusals import (
     ClientGroupConflict,
@@ -175,11 +176,15 @@ class GroupAdopting:
             raise ClientGroupConflict from error
 
     async def _turns(self, live: Live) -> list[tuple[ChildTurn, TurnKey]]:
-        """What a conversation holds: every sealed turn, its prompt and the text of its answer."""
+        """What a conversation holds: every sealed turn that counts, its prompt and the text of its
+        answer.
+        """
         store = self._services.store
         places = await store.sealed_turns(live.record.key, limit=2**31 - 1)
         found = []
         for place in places:
+            if is_superseded(live.past.superseded, place.first_seq):
+                continue
             record = await store.turn(live.record.key, place.id)
             (data,) = await store.chunk_bytes([place.key])
             if record is None:
@@ -258,6 +263,8 @@ def _check_free(live: Live) -> None:
     if live.details.timeline is not None:
         raise SessionInGroup
     if live.state.is_busy or live.arriving or live.held or live.interrupts:
+        raise SessionBusy
+    if live.past.on_its_way is not None or live.past.waiting:
         raise SessionBusy
 
 

@@ -22,6 +22,7 @@ from dispatch.runtime.groups.members import Provision
 from dispatch.runtime.groups.timeline import SESSION_MISSING, GroupTimeline
 from dispatch.runtime.live import Live
 from dispatch.runtime.pending import Draft
+from dispatch.runtime.scribes import chronicle_of
 from dispatch.runtime.timeline import Reply
 from dispatch.storage.port import TurnRecord
 from dispatch.storage.timeline import RowRecord
@@ -70,7 +71,11 @@ class Fanout:
         for reply in self._replies:
             reply.row.reply_to = self._written.seq
             timeline.stage_row(draft, reply.row).reply_to = self._written.seq
-        draft.turns.extend(turn for _, turn in self._turns)
+        for live, turn in self._turns:
+            draft.turns.append(turn)
+            chronicle = chronicle_of(live.scribe)
+            if chronicle is not None:
+                chronicle.accepted(draft, turn)
         for reply in self._missing:
             reply.error = SESSION_MISSING
             timeline.end(draft, reply, "error")

@@ -52,6 +52,7 @@ class Provision:
         self._written = frozenset(self._lives if agents is None else agents)
         for agent, live in self._lives.items():
             if agent in self._written:
+                self._conversations.keeper.placed(live)
                 live.write_row(draft, 0)
 
     def keep(self, timeline: GroupTimeline) -> None:

@@ -31,6 +31,7 @@ from dispatch.runtime.groups.stops import GroupStops, message_key
 from dispatch.runtime.groups.timeline import GroupTimeline
 from dispatch.runtime.live import Live
 from dispatch.runtime.pending import PendingChange
+from dispatch.runtime.scribes import timeline_scribe
 from dispatch.runtime.services import Services
 from dispatch.runtime.timeline import Reply
 from dispatch.runtime.timelines import Timelines
@@ -136,7 +137,7 @@ class GroupSends:
                     )
                 except Gone:
                     live = None
-                if live is not None and live.scribe is not timeline:
+                if live is not None and timeline_scribe(live.scribe) is not timeline:
                     live = None
                 targets.append(Target(member, live))
             # Members may have changed while this waited, or may be on their way out.

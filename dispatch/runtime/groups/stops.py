@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from dispatch.core.identity import SEND, Principal, TurnId, require
@@ -19,6 +20,7 @@ from dispatch.runtime.conversations import Conversations
 from dispatch.runtime.groups.timeline import GroupTimeline
 from dispatch.runtime.live import Live
 from dispatch.runtime.pending import Draft, PendingChange
+from dispatch.runtime.scribes import chronicle_of
 from dispatch.runtime.services import Services
 from dispatch.runtime.timeline import Reply
 from dispatch.runtime.timelines import Timelines
@@ -106,11 +108,14 @@ class GroupStops:
         for reply in replies:
             reply.ending = reply.ending or ending
         dropped: list[tuple[Live, TurnChange]] = []
+        told: list[Callable[[Draft], None]] = []
         for reply in replies:
             live = self._live(timeline, reply)
             if live is None or reply.row.turn_id not in live.queued:
                 continue
             dropped.append((live, intake.take_out(live, reply.row.turn_id)))
+            if (chronicle := chronicle_of(live.scribe)) is not None:
+                told.append(partial(chronicle.dropped, turns=[reply.row.turn_id]))
         turns = [reply.row.turn_id for reply in replies if reply.row.turn_id is not None]
         if dropped:
             keys = {change.turn for _, change in dropped}
@@ -122,6 +127,8 @@ class GroupStops:
                 # Where the conversation went meanwhile, its turns went with it.
                 draft.changes.extend(change for live, change in dropped if not _is_gone(live))
                 timeline.dropped(draft, ended)
+                for tell in told:
+                    tell(draft)
 
             timeline.outbox.change(PendingChange(write))
         for reply in replies:

@@ -184,13 +184,13 @@ export class Conversation extends Store {
 
   /** What a tab that joins has to know, as the daemon would say it. @internal */
   asSnapshot() {
-    const { position, lastSeq, turn } = this.#thread;
+    const { position, lastSeq, superseded, turn } = this.#thread;
     if (!this.#isCurrent || position === null) return null;
     const live = turn && {
       turnId: turn.turnId, startedAt: 0, chunks: [...turn.lines], requests: [...turn.requests],
     };
     /** @type {import("../frames.js").Snapshot} */
-    const snapshot = { type: "chat.snapshot", conversationId: this.id, position, lastSeq };
+    const snapshot = { type: "chat.snapshot", conversationId: this.id, position, lastSeq, superseded };
     return live ? { ...snapshot, turn: live } : snapshot;
   }
 
@@ -288,9 +288,6 @@ export class Conversation extends Store {
     switch (frame.type) {
       case "conversation.deleted":
         return this.#gone();
-      case "conversation.truncated":
-        this.#thread.forget();
-        return this.#resync();
       case "chat.error":
         // Only of the subscription: refusals of messages are the outbox's.
         if (frame.ref !== undefined && frame.ref === this.#ref) this.#refused(frame);
@@ -410,13 +407,12 @@ export class Conversation extends Store {
     const turn = thread.turn && { ...thread.turn, lines: [...thread.turn.lines] };
     const turns = [thread.ending, turn].filter((one) => one !== null);
     // A queued message is called what its turn is: once that began, it is no chip any more.
-    const begun = new Set([thread.turn?.turnId, ...marks.slice(-3).map((mark) => mark.turnId)]);
-    const queue = thread.queue.filter((message) => !begun.has(message.id));
-    const inQueue = new Set(queue.map((message) => message.id));
+    const begun = [thread.turn, ...marks.slice(-3)];
+    const queue = thread.queue.filter(({ id }) => !begun.some((turn) => turn?.turnId === id));
     const sends = this.#parts.outbox.of(this.id).filter((one) => {
       // Beside a log that may show it already, the answer to its repetition decides.
       const isUnsure = one.isRestored && one.state === "waiting" && position !== null;
-      return !isUnsure && !inQueue.has(one.turnId ?? "");
+      return !isUnsure && !queue.some(({ id }) => id === one.turnId);
     });
     return {
       id: this.id, phase: this.#phase, rows: tail.length > 0 ? [...rows, ...tail] : rows, marks,

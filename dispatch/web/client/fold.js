@@ -39,21 +39,23 @@ export class Fold {
       case "steering":
         this.#line("user", { type: "text", text: event.text });
         break;
+      case "turn-start":
+        if (event.resumes) this.#line("system", { type: "system", text: "The turn was resumed." });
+        break;
       case "tool-call": {
-        const { toolCallId, toolName, input, stepId } = event;
-        const step = stepId ? { stepId } : {};
-        this.#line("assistant", { type: "tool-call", toolCallId, toolName, input, ...step });
+        // A chunk is the event without its place.
+        const { conversationId: _, turnId: __, ...chunk } = event;
+        this.#line("assistant", chunk);
         break;
       }
       case "tool-result": {
-        const { toolCallId, toolName, content, isError, stepId } = event;
-        const step = stepId ? { stepId } : {};
-        this.#line("tool", { type: "tool-result", toolCallId, toolName, content, isError, ...step });
+        const { conversationId: _, turnId: __, durationMs: ___, ...chunk } = event;
+        this.#line("tool", chunk);
         break;
       }
       case "error": {
-        const code = event.code == null ? {} : { code: event.code };
-        this.#line("assistant", { type: "error", message: event.message, ...code });
+        const { conversationId: _, turnId: __, ...chunk } = event;
+        this.#line("assistant", chunk);
         break;
       }
       case "step-complete":

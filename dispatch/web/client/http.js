@@ -59,10 +59,11 @@ export class Http {
     const headers = {};
     if (token) headers["authorization"] = `Bearer ${token}`;
     if (body !== undefined) headers["content-type"] = "application/json";
-    const content = body === undefined ? {} : { body: JSON.stringify(body) };
+    // Of nothing it is nothing.
+    const content = JSON.stringify(body);
     let response, reply;
     try {
-      response = await this.#fetch(new URL(path, this.#base), { method, headers, ...content });
+      response = await this.#fetch(new URL(path, this.#base), { method, headers, body: content });
       reply = await response.text();
     } catch (error) {
       throw new DispatchError("unreachable", String(error), { retryable: true });

@@ -200,10 +200,10 @@ export class TabHub {
           this.#tell([tab], { type: "conversation.deleted", conversationId: id });
         }
         if (snapshot === null) return;
-        const { position, lastSeq, turn } = snapshot;
+        const { position, lastSeq, superseded, turn } = snapshot;
         const recovered = after === position;
         const status = turn === undefined ? "idle" : "active";
-        const head = { conversationId: id, position, lastSeq, status };
+        const head = { conversationId: id, position, lastSeq, superseded, status };
         if (ref !== undefined) this.#tell([tab], { type: "chat.subscribed", recovered, ref, ...head });
         if (!recovered) this.#tell([tab], snapshot);
       } else if (topic === "chats") {

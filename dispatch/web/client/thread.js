@@ -20,7 +20,7 @@ import { changeOf, newTurn } from "./turn.js";
 /**
  * A turn among the rows. Of those that were seen to end, `agent` is not known, and `outcome` is the
  * reason that their `done` gave.
- * @typedef {{turnId: string, firstSeq: number, lastSeq: number, outcome?: string, agent?: string}} Mark
+ * @typedef {{turnId: string, firstSeq: number, lastSeq: number, outcome?: string | undefined, agent?: string}} Mark
  */
 
 /**
@@ -57,6 +57,8 @@ export class Thread {
   queue = [];
   lastReadSeq = 0;
   unread = 0;
+  /** @type {number[][]} first and last seqs that do not count any more */
+  superseded = [];
   /** A fresh subscription is needed before anything else can be believed. */
   needsResync = false;
   #fold = new Fold();
@@ -101,6 +103,7 @@ export class Thread {
     const seen = new Set(this.marks.map(({ turnId }) => turnId));
     const marks = turns.filter(({ turnId }) => !seen.has(turnId));
     this.marks = [...marks, ...this.marks].sort((a, b) => a.firstSeq - b.firstSeq);
+    found = this.#marked(found);
     const known = this.#knownSeq;
     const last = this.tail[0]?.seq ?? this.lastSeq + 1;
     const fresh = found.filter((row) => row.seq > known && row.seq < last);
@@ -119,7 +122,7 @@ export class Thread {
 
   /** Nothing of what is known is true any more, e.g. a restored backup. */
   forget() {
-    this.rows = this.tail = this.marks = [];
+    this.rows = this.tail = this.marks = this.superseded = [];
     this.position = this.generation = this.turn = this.ending = this.#seam = null;
     this.lastSeq = 0;
   }
@@ -150,6 +153,11 @@ export class Thread {
       case "chat.delta":
         if (this.#advance(frame.position)) this.#event(frame.event);
         return;
+      case "conversation.truncated":
+        if (this.#advance(frame.position)) {
+          this.#leaveBehind([...this.superseded, [frame.afterSeq + 1, frame.lastSeq]]);
+        }
+        return;
       case "chat.request": {
         if (!this.#advance(frame.position)) return;
         const { type: _, conversationId: __, position: ___, turnId, ...request } = frame;
@@ -178,6 +186,20 @@ export class Thread {
     }
   }
 
+  /** @param {number[][]} [superseded] */
+  #leaveBehind(superseded = []) {
+    this.superseded = superseded;
+    this.rows = this.#marked(this.rows);
+    this.tail = this.#marked(this.tail);
+  }
+
+  /** @param {readonly StoredChunk[]} rows those that do not count, marked */
+  #marked(rows) {
+    if (!this.superseded.length) return rows;
+    return rows.map((row) => this.superseded.some(([first, last]) => first <= row.seq && row.seq <= last)
+      ? { ...row, superseded: true } : row);
+  }
+
   get #knownSeq() {
     return this.rows.at(-1)?.seq ?? 0;
   }
@@ -185,6 +207,8 @@ export class Thread {
   /** @param {import("../frames.js").Subscribed} frame */
   #subscribed(frame) {
     this.needsResync = false;
+    // Of an instant ahead of what may be replayed still: what is left behind once stays so.
+    this.#leaveBehind(frame.superseded);
     if (this.position !== null) {
       // What was asked for follows, or a snapshot does.
       const seam = { offset: offsetOf(frame.position), lastSeq: frame.lastSeq };
@@ -197,8 +221,9 @@ export class Thread {
   }
 
   /** @param {import("../frames.js").Snapshot} frame */
-  #snapshot({ position, lastSeq, turn }) {
+  #snapshot({ position, lastSeq, superseded, turn }) {
     this.#enter(position, lastSeq);
+    this.#leaveBehind(superseded);
     this.position = position;
     if (!turn) return;
     this.#fold = new Fold(turn.chunks);
@@ -283,8 +308,8 @@ export class Thread {
     if (isHole) this.tail = [...this.tail, ...rows];
     else this.rows = [...this.rows, ...rows];
     const [firstSeq, lastSeq] = [this.lastSeq + 1, this.lastSeq + rows.length];
-    const outcome = turn.done?.reason ?? "";
-    this.marks = [...this.marks, { turnId: turn.turnId, firstSeq, lastSeq, outcome }];
+    const { turnId, done } = turn;
+    this.marks = [...this.marks, { turnId, firstSeq, lastSeq, outcome: done?.reason }];
     this.lastSeq = lastSeq;
     this.turn = null;
   }

@@ -216,8 +216,9 @@ export class ConversationView {
     const { rows } = this.#store.snapshot;
     if (rows !== this.#sealed.rows) {
       const { marks } = this.#store.snapshot;
+      const counting = rows.filter(({ superseded }) => !superseded);
       let next = 0;
-      const messages = messagesOf(rows, rows[0]?.seq ?? 1).map((message) => {
+      const messages = messagesOf(counting, 1).map((message) => {
         // Both ascend: this is walked for every row of a long conversation.
         while (next < marks.length && marks[next].lastSeq < message.seq) next += 1;
         const mark = marks[next];

@@ -51,9 +51,9 @@ function partOf(key, chunk) {
 }
 
 /**
- * Messages of rows that follow each other; the first has `firstSeq`. A person's message is a text
- * and its pictures, an agent's everything up to the next one of a person.
- * @param {readonly Line[]} lines
+ * Messages of rows, or of lines whose first will have `firstSeq`. A person's message is a text and
+ * its pictures, an agent's everything up to the next one of a person.
+ * @param {readonly (Line & {seq?: number})[]} lines
  * @param {number} firstSeq
  * @returns {Message[]}
  */
@@ -61,12 +61,12 @@ export function messagesOf(lines, firstSeq) {
   /** @type {(Message & {parts: Part[], chunks: Chunk[]})[]} */
   const messages = [];
   lines.forEach((line, i) => {
-    const { chunk } = line;
-    const key = String(firstSeq + i);
+    const { chunk, seq = firstSeq + i } = line;
+    const key = String(seq);
     const kind = kindOf(line);
     let open = messages.at(-1);
     if (open?.kind !== kind || (kind === "user" && chunk.type !== "image")) {
-      open = { key, seq: firstSeq + i, kind, parts: [], chunks: [] };
+      open = { key, seq, kind, parts: [], chunks: [] };
       messages.push(open);
     }
     open.chunks.push(chunk);

@@ -16,7 +16,6 @@ from dispatch.core.events import (
     RequestClosed,
     RequestOption,
     RequestQuestion,
-    Response,
     Steering,
     TextDelta,
     TokenUsage,
@@ -184,16 +183,16 @@ def test_an_approval_of_a_call_makes_the_call_wait() -> None:
 
 def test_an_approved_call_runs_and_says_what_was_chosen() -> None:
     projection, chat = begun(CALL, APPROVAL)
-    answer = Response("r", option_id="y")
-    actions = projection.project(RequestClosed("r", "answered", "u"), AT_MS, response=answer)
+    closed = RequestClosed("r", "answered", "u", option_id="y")
+    actions = projection.project(closed, AT_MS)
     call = call_of(fold(chat, actions))
     assert (call["status"], call["selectedOption"]["id"]) == ("running", "y")
 
 
 def test_a_denied_call_is_cancelled_whatever_its_agent_says_of_it() -> None:
     projection, chat = begun(CALL, APPROVAL)
-    answer = Response("r", option_id="n")
-    actions = projection.project(RequestClosed("r", "answered", "u"), AT_MS, response=answer)
+    closed = RequestClosed("r", "answered", "u", option_id="n")
+    actions = projection.project(closed, AT_MS)
     actions += projection.project(ToolResult("c", "shell", "denied", is_error=True), AT_MS)
     assert call_of(fold(chat, actions))["reason"] == "denied"
 
@@ -204,8 +203,9 @@ def test_a_question_is_asked_and_its_answers_are_kept_in_the_turn() -> None:
     )
     projection, chat = begun(asked)
     assert chat["status"] == 24
-    answer = Response("r", action="accept", answers={"q": msgspec.Raw(b'"red"')})
-    actions = projection.project(RequestClosed("r", "answered"), AT_MS, response=answer)
+    answers = {"q": msgspec.Raw(b'"red"')}
+    closed = RequestClosed("r", "answered", action="accept", answers=answers)
+    actions = projection.project(closed, AT_MS)
     [part] = fold(chat, actions)["activeTurn"]["responseParts"]
     assert part["response"] == "accept"
     assert part["request"]["answers"]["q"]["value"] == {"kind": "selected", "value": "red"}
@@ -237,7 +237,7 @@ def test_a_retry_is_an_activity_until_the_agent_goes_on() -> None:
 def test_steering_that_was_taken_leaves_its_slot_and_stands_in_the_turn() -> None:
     projection, chat = begun()
     chat = {**chat, "steeringMessage": {"id": "s", "message": {"text": "left"}}}
-    actions = projection.project(Steering("left"), AT_MS, steering_id="s")
+    actions = projection.project(Steering("left", "s"), AT_MS)
     after = fold(chat, actions)
     assert "steeringMessage" not in after
     assert after["activeTurn"]["responseParts"] == [

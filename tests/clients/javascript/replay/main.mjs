@@ -15,7 +15,10 @@ const { agents } = await (await fetch(`${url}/agents`)).json();
 const served = new Set(agents.map((agent) => agent.name));
 
 let failed = 0;
-const files = (await readdir(folder, { recursive: true })).filter((file) => file.endsWith(".json"));
+// A folder of transcripts each dialect has; what lies deeper is for other readers.
+const files = (await readdir(folder, { recursive: true })).filter((file) =>
+  /^[^/]+\/[^/]+\.json$/.test(file),
+);
 // One after the other: lists and read cursors are the person's, not the transcript's.
 for (const file of files.sort()) {
   if (parts.length && !parts.some((part) => file.includes(part))) continue;
