@@ -19,8 +19,8 @@
  * @property {number | null} endedMs
  * @property {Usage | null} usage
  * @property {string[]} toolCallIds
- * @property {{stepId: string, ttftMs?: number, decodeMs?: number, genTotalMs?: number} | null} told
- *   what the daemon says of it once it is over
+ * @property {(AgentEvent & {type: "step-complete"}) | null} told what the daemon says of it once it
+ *   is over
  */
 
 /**
@@ -111,9 +111,8 @@ function stepsWith(turn, event) {
   if (event.type === "usage") step.usage = event.usage;
   if (event.type === "tool-call") step.toolCallIds = [...step.toolCallIds, event.toolCallId];
   if (event.type === "step-complete") {
-    const { stepId, ttftMs, decodeMs, genTotalMs } = event;
     step.endedMs = now;
-    step.told = /** @type {Step["told"]} */ ({ stepId, ttftMs, decodeMs, genTotalMs });
+    step.told = event;
   }
   return [...(isNew ? steps : steps.slice(0, -1)), step];
 }
