@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from dispatch.client import ConnectionLost, PeopleApi, UserForgotten
+from dispatch.client import ConnectionLost, PeopleApi, UserForgotten, ask
 from dispatch.errors import Forbidden
+from dispatch.testing import ScriptedAgent, in_memory_client
 from tests.client.answering import HttpServer
 
 pytest_plugins = ("tests.client.fixtures",)
@@ -47,6 +49,18 @@ async def test_an_export_that_broke_off_is_no_export(http: HttpServer, came: byt
     with pytest.raises(ConnectionLost, match="not all of it"):
         async for _ in PeopleApi(http.api()).export("ada"):
             pass
+
+
+async def test_a_client_hands_out_and_forgets_a_person_of_a_whole_daemon() -> None:
+    async with in_memory_client(ScriptedAgent("hello")) as client:
+        await ask(client, "hi", conversation_id="hers")
+        found = [msgspec.json.decode(line) async for line in client.people.export("local")]
+        told = await client.people.forget("local")
+        again = [msgspec.json.decode(line) async for line in client.people.export("local")]
+    kinds = ["user", "conversation", "turn", "chunk", "chunk", "end", "whole"]
+    assert [line["type"] for line in found] == kinds
+    assert told.removed.conversations == 1
+    assert [line["type"] for line in again] == ["user", "whole"]
 
 
 async def test_a_name_is_asked_for_as_it_is(http: HttpServer) -> None:

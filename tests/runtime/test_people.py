@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
+from anyio import wait_all_tasks_blocked
 
+from dispatch.agents.port import TurnRequest
 from dispatch.core.identity import LOCAL, SEND, WATCH, ConversationId, Principal, UserId
-from dispatch.errors import Forbidden
+from dispatch.errors import Forbidden, StorageFull
 from dispatch.protocol.groups.requests import GroupCreate, GroupSend
 from dispatch.protocol.sessions.requests import Create, Message
 from dispatch.runtime.people.catalog import Forgotten, Removed, Stayed
@@ -20,7 +25,16 @@ from dispatch.storage.memory_disk import MemoryDisk
 from dispatch.storage.people import SpokenTurn
 from dispatch.storage.port import Batch, Store
 from dispatch.storage.sqlite import SqliteStore
-from dispatch.testing import FOR_EVER, Harness, ScriptedAgent, StoreWrapper, broker_on
+from dispatch.testing import (
+    FOR_EVER,
+    FaultyStore,
+    Harness,
+    HeldStore,
+    ScriptedAgent,
+    Step,
+    StoreWrapper,
+    broker_on,
+)
 from dispatch.testing.audit import audit
 
 ANN = Principal(LOCAL.account, UserId("ann"), frozenset({WATCH, SEND}))
@@ -34,13 +48,18 @@ FORGOTTEN = Forgotten(
 
 
 def agents() -> list[ScriptedAgent]:
-    """Two that answer at once, or never where they are told to hold."""
-    return [
-        ScriptedAgent(
-            script=lambda request: [FOR_EVER] if "hold" in request.message else ["ok"], name=name
-        )
-        for name in ("first", "second")
-    ]
+    """Two that answer at once, or never where they are told to hold, or half where to talk."""
+
+    def script(request: TurnRequest) -> list[Step]:
+        match request.message.split()[0]:
+            case "hold":
+                return [FOR_EVER]
+            case "talk":
+                return ["so far", FOR_EVER]
+            case _:
+                return ["ok"]
+
+    return [ScriptedAgent(script=script, name=name) for name in ("first", "second")]
 
 
 async def fill(broker: Harness) -> None:
@@ -152,7 +171,9 @@ async def test_the_data_keeps_every_promise_behind_it(tmp_path: Path) -> None:
         assert await broker.verbs.people.forget(LOCAL, ANN.user) == FORGOTTEN
         await check_she_is_forgotten(broker.store)
         assert sorted(live.record.id for live in broker.conversations if live.current) == ["his"]
-        assert [turn.user for turn in broker.live("his").queued.values()] == ["local"]
+        (waiting,) = broker.live("his").queued.values()
+        assert waiting.user == "local"
+        assert broker.accounts.backlog.bytes_of(LOCAL.account) == len(waiting.body)
         await broker.stop("his")
         await broker.until_idle()
         assert await broker.texts("his") == [
@@ -208,3 +229,158 @@ async def test_the_right_is_asked_for_before_anything_is_read_or_changed() -> No
             await broker.verbs.people.forget(ANN, ANN.user)
         with pytest.raises(Forbidden):
             broker.verbs.people.belongings(ANN, ANN.user)
+
+
+# -- what else happens at the same time
+
+
+async def when_all_wait(act: Callable[[], object]) -> None:
+    """Do it once nothing else can be done."""
+    await wait_all_tasks_blocked()
+    act()
+
+
+async def test_who_asked_may_leave_and_it_is_carried_out() -> None:
+    store = HeldStore(MemoryStore())
+    async with broker_on(store, agents=agents()) as broker:
+        await fill(broker)
+        store.hold()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(broker.verbs.people.forget, LOCAL, ANN.user)
+            await store.reached()
+            tasks.cancel_scope.cancel()
+        store.release()
+        while await store.begun_by(ANN.account, ANN.user, after=0, limit=1):
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_a_conversation_that_is_on_its_way_to_the_disk_is_found_there() -> None:
+    store = HeldStore(MemoryStore())
+    async with (
+        broker_on(store, agents=agents()) as broker,
+        anyio.create_task_group() as tasks,
+    ):
+        store.hold()
+        tasks.start_soon(partial(broker.send, "hello", "hers", principal=ANN))
+        await store.reached()
+        tasks.start_soon(when_all_wait, store.release)
+        told = await broker.verbs.people.forget(LOCAL, ANN.user)
+        assert told.removed.conversations == 1
+        await check_she_is_forgotten(store)
+
+
+class HoldsDeletions(StoreWrapper):
+    """Keeps a deletion waiting in front of the disk."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStore())
+        self.reached = asyncio.Event()
+        self.release = asyncio.Event()
+
+    async def commit(self, batch: Batch) -> None:
+        if batch.deletions:
+            self.reached.set()
+            await self.release.wait()
+        await super().commit(batch)
+
+
+async def test_a_message_in_a_conversation_that_somebody_deletes_just_now_goes_with_it() -> None:
+    store = HoldsDeletions()
+    async with (
+        broker_on(store, agents=agents()) as broker,
+        anyio.create_task_group() as tasks,
+    ):
+        await broker.send("hold", "his")
+        await broker.send("ann waits", "his", principal=ANN, on_busy="queue")
+        tasks.start_soon(broker.catalog.delete, LOCAL, ConversationId("his"))
+        await store.reached.wait()
+        tasks.start_soon(when_all_wait, store.release.set)
+        told = await broker.verbs.people.forget(LOCAL, ANN.user)
+        assert (told.turns_ended, told.removed.waiting_messages) == (0, 0)
+        await check_she_is_forgotten(store)
+
+
+async def test_a_message_that_waits_for_a_seal_is_hers_and_begins_and_ends() -> None:
+    store = HeldStore(MemoryStore())
+    async with (
+        broker_on(store, agents=agents()) as broker,
+        anyio.create_task_group() as tasks,
+    ):
+        await broker.send("hold", "his")
+        store.hold()
+        tasks.start_soon(broker.stop, "his")
+        await store.reached()
+        tasks.start_soon(partial(broker.send, "hold on", "his", principal=ANN))
+        await wait_all_tasks_blocked()
+        assert [one.user for one in broker.live("his").held] == ["ann"]
+        tasks.start_soon(when_all_wait, store.release)
+        told = await broker.verbs.people.forget(LOCAL, ANN.user)
+        assert (told.turns_ended, told.stayed.messages) == (1, 1)
+        await broker.until_idle()
+        assert [turn.state for turn in await turns_of_hers(store)] == ["sealed"]
+
+
+async def test_a_disk_that_is_full_already_refuses_it_before_anything_is_ended() -> None:
+    store = FaultyStore(MemoryStore())
+    async with broker_on(store, agents=agents()) as broker:
+        await fill(broker)
+        await broker.send("hold", "hers-1", principal=ANN)
+        store.break_down(StorageFull("no room"))
+        with pytest.raises(StorageFull):
+            await broker.send("one more", "his", on_busy="queue")
+        with pytest.raises(StorageFull):
+            await broker.verbs.people.forget(LOCAL, ANN.user)
+        for name in ("hers-1", "lent"):
+            live = broker.live(name)
+            assert live.current is not None
+            assert not live.state.ending
+        store.repair()
+        await broker.services.journal.idle()
+        assert await broker.verbs.people.forget(LOCAL, ANN.user) == FORGOTTEN
+
+
+# -- what is hers
+
+
+async def test_what_a_group_left_behind_when_it_was_killed_is_hers_again() -> None:
+    disk = MemoryDisk()
+    store = Cut(MemoryStore(disk))
+    async with broker_on(store, agents=agents()) as broker:
+        group = await broker.groups.groups.create(ANN, GroupCreate(members=("first", "second")))
+        told = await broker.verbs.people.forget(LOCAL, ANN.user)
+        assert (told.removed.conversations, told.stayed) == (0, Stayed(2, 1, 0))
+        # The group goes with the first commit, its conversations with those behind it.
+        store.arm(1, is_behind=False)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(broker.groups.groups.delete, LOCAL, group.id)
+            await store.reached.wait()
+            tasks.cancel_scope.cancel()
+    async with broker_on(MemoryStore(disk), agents=agents()) as broker:
+        told = await broker.verbs.people.forget(LOCAL, ANN.user)
+        assert (told.removed.conversations, told.stayed) == (2, Stayed(0, 0, 0))
+
+
+async def test_what_is_begun_behind_the_question_is_not_in_the_answer() -> None:
+    async with broker_on(MemoryStore(), agents=agents()) as broker:
+        await broker.send("hello", "hers-1", principal=ANN)
+        await broker.until_idle()
+        person = broker.verbs.people.belongings(LOCAL, ANN.user)
+        await broker.send("hello", "hers-2", principal=ANN)
+        await broker.until_idle()
+        assert [begun.record.id async for begun in person.begun()] == ["hers-1"]
+
+
+async def test_of_a_chat_session_only_what_is_over_is_handed_out() -> None:
+    async with broker_on(MemoryStore(), agents=agents()) as broker:
+        session = await broker.chats.chats.create(ANN, Create(agent_key="first"))
+        await broker.chats.sends.send(ANN, session.id, Message(content="talk"), None)
+        live = broker.live(session.id, ANN)
+        while live.current is None or not live.current.has_text:
+            await broker.services.journal.idle()
+            await anyio.lowlevel.checkpoint()
+        await live.written()
+        person = broker.verbs.people.belongings(LOCAL, ANN.user)
+        found = await broker.store.timeline(LOCAL.account, "chat", session.id)
+        assert found is not None
+        assert len(await broker.store.rows(found.key, limit=9)) == 2
+        assert [row.text async for row in person.messages(found)] == ["talk"]

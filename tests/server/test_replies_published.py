@@ -117,6 +117,9 @@ async def test_every_reply_is_as_published(stage: Stage, tmp_path: Path) -> None
     await walk("get", "/conversations/c", 410)
     await walk("get", "/conversations/never/status", 404)
     await walk("get", "/conversations/no%20id/status", 400)
+    await walk("get", "/users/local/export")
+    await walk("get", "/users/local/export?account=another", 404)
+    await walk("delete", "/users/local?account=local")
     for path in ("/health", "/ready", "/models", "/agents"):
         await walk("get", path)
     await walk("post", "/auth/ticket", 404)

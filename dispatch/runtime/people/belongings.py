@@ -31,7 +31,7 @@ class Begun(NamedTuple):
 
 
 class Belongings:
-    """See the module. Every walk ends before `before`: what comes later is not awaited."""
+    """See the module. What is begun later, under a key from `before` on, is left out."""
 
     def __init__(self, store: Store, account: AccountId, user: UserId, before: int) -> None:
         """Reads nothing yet."""
