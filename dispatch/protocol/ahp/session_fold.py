@@ -36,6 +36,7 @@ _QUIET: Final = "chat/toolCallContentChanged"
 
 
 _CUTS: Final = "chat/truncated"
+_BEGINS: Final = frozenset({"chat/turnStarted", "chat/turnResume"})
 
 
 class UnknownTurn(Exception):
@@ -69,6 +70,28 @@ class ChatFold:
         self.claims: dict[tuple[str, str], Origin] = {}
 
         self.uri: str = state["resource"]
+
+    def begin(self, turn: TurnId, names: TurnNames, event: UserMessage | TurnStart) -> None:
+        """A turn runs from here; one that goes on with another has the name of that."""
+        parts = None
+        if isinstance(event, TurnStart) and event.resumes is not None:
+            names = msgspec.structs.replace(names, turn_id=self.name_of(event.resumes))
+            last = self.state["turns"][-1] if self.state["turns"] else {}
+            if last.get("id") != names.turn_id:
+                raise UnknownTurn("a turn goes on with one that is not the last")
+            parts = last["responseParts"]
+        self.running = names
+        self.names[names.turn_id] = turn
+        self.projection = Projection(
+            names.turn_id, queued_id=names.queued_id, message=names.message, resumes=parts
+        )
+
+    def name_of(self, turn: str) -> str:
+        """What a turn of the core is called; of one that was resumed, the newest has its name."""
+        for name, other in self.names.items():
+            if other == turn:
+                return name
+        raise UnknownTurn("something happened to a turn that is not held")
 
     @property
     def state(self) -> Object:
@@ -108,11 +131,7 @@ class SessionFold:
             return self._truncated(position, chat, event)
         if isinstance(event, UserMessage | TurnStart) and chat.projection is None:
             assert names is not None, "a turn that begins has a name"
-            chat.running = names
-            chat.names[names.turn_id] = turn
-            chat.projection = Projection(
-                names.turn_id, queued_id=names.queued_id, message=names.message
-            )
+            chat.begin(turn, names, event)
         if chat.projection is None or chat.running is None:
             return []
         if isinstance(event, UserMessage | TurnStart):
@@ -131,9 +150,7 @@ class SessionFold:
 
     def _truncated(self, position: int, chat: ChatFold, event: Truncated) -> list[Change]:
         kept = event.after_turn
-        name = next((name for name, turn in chat.names.items() if turn == kept), None)
-        if kept is not None and name is None:
-            raise UnknownTurn("a chat was cut behind a turn that is not held")
+        name = None if kept is None else chat.name_of(kept)
         action = present(type=_CUTS, turnId=name)
         return self._chat(position, chat, action, chat.claims.pop((_CUTS, ""), None))
 
@@ -157,7 +174,7 @@ class SessionFold:
 
     def _origin(self, chat: ChatFold, event: AnyEvent, action: Object) -> Origin | None:
         kind = action["type"]
-        if kind == "chat/turnStarted" and chat.running is not None:
+        if kind in _BEGINS and chat.running is not None:
             return chat.running.origin
         subject = event.request_id if isinstance(event, RequestClosed) else ""
         return chat.claims.pop((kind, subject), None)

@@ -147,8 +147,8 @@ class Dispatching:
                 await self._answer(wish, response)
             case intents.TruncateChat(after_turn):
                 await self._truncate(wish, after_turn)
-            case intents.ResumeTurn():
-                raise Rejected("This host cannot go on with a turn yet")
+            case intents.ResumeTurn(turn_id):
+                await self._resume(wish, turn_id)
             case _ if wish.action["type"] == "chat/queuedMessagesReordered":
                 raise Rejected("This host keeps messages in the order they came")
             case _:
@@ -171,6 +171,20 @@ class Dispatching:
         )
         if accepted.duplicate:
             raise Rejected("There was a turn of this id")
+
+    async def _resume(self, wish: Wish, turn_id: str) -> None:
+        dispatched = Dispatched(
+            client=wish.origin.client_id, client_seq=wish.origin.client_seq, turn=turn_id
+        )
+        told: list[Accepted] = []
+        send = Send(
+            body=TurnBody(message="", resumes=self._turn(wish, turn_id), dispatched=dispatched),
+            conversation=wish.conversation,
+            client_message_id=_once(wish.origin),
+        )
+        await self._host.broker.send(wish.client.principal, send, told.append)
+        if told[0].duplicate:
+            raise Rejected("This was done already")
 
     async def _wait(self, wish: Wish, intent: intents.Wait) -> None:
         before = _waiting(wish, intent.pending_id)
