@@ -67,7 +67,7 @@ class ChatFold:
         self.names = names
         self.projection: Projection | None = None
         self.running: TurnNames | None = None
-        self.claims: dict[tuple[str, str], Origin] = {}
+        self.claims: list[Claimed] = []
 
         self.uri: str = state["resource"]
 
@@ -85,6 +85,22 @@ class ChatFold:
         self.projection = Projection(
             names.turn_id, queued_id=names.queued_id, message=names.message, resumes=parts
         )
+
+    def claim(self, claim: Claimed) -> None:
+        """A client wants something, or does not get it."""
+        if claim.is_withdrawn:
+            wanted = msgspec.structs.replace(claim, is_withdrawn=False)
+            self.claims = [one for one in self.claims if one != wanted]
+        else:
+            self.claims.append(claim)
+
+    def claimed(self, action: str, subject: str) -> Origin | None:
+        """Whose wish it was, if it was a client's."""
+        for index, one in enumerate(self.claims):
+            if (one.action, one.subject) == (action, subject):
+                del self.claims[index]
+                return one.origin
+        return None
 
     def name_of(self, turn: str) -> str:
         """What a turn of the core is called; of one that was resumed, the newest has its name."""
@@ -145,14 +161,14 @@ class SessionFold:
         if isinstance(event, TurnSealed):
             chat.projection = chat.running = None
             # A truncation ends the turn first.
-            chat.claims = {key: one for key, one in chat.claims.items() if key[0] == _CUTS}
+            chat.claims = [one for one in chat.claims if one.action == _CUTS]
         return changes
 
     def _truncated(self, position: int, chat: ChatFold, event: Truncated) -> list[Change]:
         kept = event.after_turn
         name = None if kept is None else chat.name_of(kept)
         action = present(type=_CUTS, turnId=name)
-        return self._chat(position, chat, action, chat.claims.pop((_CUTS, ""), None))
+        return self._chat(position, chat, action, chat.claimed(_CUTS, kept or ""))
 
     def record(
         self, position: int, conversation: ConversationId | None, record: Record
@@ -164,7 +180,7 @@ class SessionFold:
         if chat is None:
             return []
         if isinstance(record, Claimed):
-            chat.claims[record.action, record.subject] = record.origin
+            chat.claim(record)
             return []
         return self._chat(position, chat, record.action, record.origin)
 
@@ -177,7 +193,7 @@ class SessionFold:
         if kind in _BEGINS and chat.running is not None:
             return chat.running.origin
         subject = event.request_id if isinstance(event, RequestClosed) else ""
-        return chat.claims.pop((kind, subject), None)
+        return chat.claimed(kind, subject)
 
     def _acted(self, position: int, record: Acted) -> list[Change]:
         action = record.action
