@@ -415,7 +415,9 @@ class BrokerMachine(RuleBasedStateMachine):
             return
         counting = [one for one in model.sealed if one[0] not in model.left_behind]
         last, outcome = counting[-1] if counting else ("", "")
-        if last != turn or outcome not in {"error", "interrupted"}:
+        if turn == "none":
+            assert isinstance(told, NotFound)
+        elif last != turn or outcome not in {"error", "interrupted"}:
             assert isinstance(told, NotResumable)
         elif model.running is not None:
             assert isinstance(told, Busy)
