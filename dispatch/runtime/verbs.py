@@ -47,7 +47,7 @@ def all_verbs(services: Services) -> Verbs:
         held_bytes_max=limits.history_held_bytes_max,
     )
     broker = Broker(services, conversations, accounts, history)
-    catalog = Catalog(services, conversations, accounts)
+    catalog = Catalog(services, conversations, accounts, history)
     groups = group_verbs(services, conversations, catalog, accounts)
     chats = chat_verbs(services, conversations, groups.timelines, broker, catalog, accounts)
     return Verbs(accounts, conversations, history, broker, catalog, groups, chats)
