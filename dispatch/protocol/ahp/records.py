@@ -79,8 +79,8 @@ class Acted(msgspec.Struct, frozen=True, tag="acted", omit_defaults=True):
 class Claimed(msgspec.Struct, frozen=True, tag="claimed", omit_defaults=True):
     """The next action of this type and subject is a client's wish; the first to claim has it.
 
-    `subject` is a request's id, the turn behind which is cut, or empty. `is_withdrawn`: it came to
-    nothing.
+    `subject` is a request's id, the turn that ends, or the one behind which is cut, if any.
+    `is_withdrawn`: it came to nothing.
     """
 
     action: Literal[

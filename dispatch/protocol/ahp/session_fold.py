@@ -156,7 +156,7 @@ class SessionFold:
         actions = chat.projection.project(event, at_ms)
         changes: list[Change] = []
         for action in actions:
-            origin = self._origin(chat, event, action)
+            origin = self._origin(chat, turn, event, action)
             changes += self._chat(position, chat, action, origin)
         if isinstance(event, TurnSealed):
             chat.projection = chat.running = None
@@ -188,11 +188,13 @@ class SessionFold:
         """A chat is there, whose being added is a record of its own."""
         self.chats[conversation] = chat
 
-    def _origin(self, chat: ChatFold, event: AnyEvent, action: Object) -> Origin | None:
+    def _origin(
+        self, chat: ChatFold, turn: TurnId, event: AnyEvent, action: Object
+    ) -> Origin | None:
         kind = action["type"]
         if kind in _BEGINS and chat.running is not None:
             return chat.running.origin
-        subject = event.request_id if isinstance(event, RequestClosed) else ""
+        subject = event.request_id if isinstance(event, RequestClosed) else turn
         return chat.claimed(kind, subject)
 
     def _acted(self, position: int, record: Acted) -> list[Change]:

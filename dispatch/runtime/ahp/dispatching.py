@@ -257,13 +257,14 @@ class Dispatching:
 
     async def _stop(self, wish: Wish, turn_id: str) -> None:
         turn = self._turn(wish, turn_id)
-        claim = Claimed("chat/turnCancelled", "", wish.origin)
+        claim = Claimed("chat/turnCancelled", turn, wish.origin)
         stopped = await self._claiming(
             wish,
             claim,
             lambda: self._host.broker.stop(wish.client.principal, wish.conversation, turn),
         )
         if stopped is None:
+            _withdraw(wish, claim)
             raise Rejected("This turn is not running")
 
     async def _truncate(self, wish: Wish, after_turn: str | None) -> None:
