@@ -426,20 +426,28 @@ export interface ChatErrorFrame {
   retryAfterMs?: number;
 }
 
-/** A new conversation with the history up to and including a sealed turn. */
+/**
+ * A new conversation with the history up to and including a sealed turn. A `sideChat` begins empty,
+ * and its agent knows that history; its turn may be the running one.
+ */
 export interface ChatForkFrame {
   type: "chat.fork";
   ref?: string | number | null;
   conversationId: string;
   turnId: string;
+  sideChat?: boolean | null;
 }
 
-/** A new conversation with the history up to and including a sealed turn. */
+/**
+ * A new conversation: a fork has the history up to and including a turn, a side chat's agent knows
+ * it.
+ */
 export interface ChatForkedFrame {
   type: "chat.forked";
   ref?: string | number;
   conversationId: string;
-  forkedFrom: ForkedFrom;
+  forkedFrom?: ForkedFrom;
+  sideChatOf?: ForkedFrom;
 }
 
 /** Sealed chunks, asked for with `sinceSeq`; `more`: another frame of them follows. */
@@ -1018,10 +1026,11 @@ export interface ConversationEffort {
   reasoningEffort: "high" | "low" | "max" | "medium" | "xhigh" | null;
 }
 
-/** The new conversation. */
+/** The new conversation: a fork or a side chat. */
 export interface ConversationForked {
   conversationId: string;
-  forkedFrom: ForkedFrom;
+  forkedFrom?: ForkedFrom;
+  sideChatOf?: ForkedFrom;
 }
 
 /** The first line of an export. */
@@ -1040,6 +1049,7 @@ export interface ConversationLine {
   reasoningEffort?: string;
   cwd?: string;
   forkedFrom?: ForkedFrom;
+  sideChatOf?: ForkedFrom;
 }
 
 /** `GET /conversations`: newest activity first; `next` goes on, where there may be more. */
@@ -1270,9 +1280,10 @@ export interface Fine {
 /** `POST /conversations/:id/fork`: the last turn that goes along. */
 export interface ForkBody {
   turnId: string;
+  sideChat?: boolean | null;
 }
 
-/** Where a fork branched off. */
+/** Where a fork or a side chat branched off. */
 export interface ForkedFrom {
   conversationId: string;
   turnId: string;

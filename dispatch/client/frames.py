@@ -91,7 +91,8 @@ class Forked(Frame, frozen=True, tag="chat.forked"):
     """A new conversation with the history up to and including a sealed turn."""
 
     conversation_id: str
-    forked_from: ForkedFrom
+    forked_from: ForkedFrom | None = None
+    side_chat_of: ForkedFrom | None = None
     ref: str | None = None
 
 

@@ -22,7 +22,8 @@ class Dispatched(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     """What a message is called in a dialect where clients name things.
 
     `turn` names its turn, `pending` the message while it waits, `kind` what it was to wait for;
-    `client` and `client_seq` say which client's wish it was. `message` is it as it was written.
+    `client` and `client_seq` say which client's wish it was. `message` is it as it was written, in
+    JSON, where that says more than its text.
     """
 
     client: str
@@ -30,7 +31,7 @@ class Dispatched(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     turn: str | None = None
     pending: str | None = None
     kind: Literal["steering", "queued"] | None = None
-    message: msgspec.Raw | None = None
+    message: str | None = None
 
 
 class TurnBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):

@@ -17,24 +17,23 @@ import msgspec
 from dispatch.core.commands import TurnBody
 from dispatch.core.identity import SEND, WATCH, ConversationId, Principal, TurnId, require
 from dispatch.core.notices import DeletedNotice, Opened, ReadNotice, TitleNotice
-from dispatch.core.truncation import count_after, is_superseded
+from dispatch.core.truncation import count_after
 from dispatch.errors import Gone, NotFound, PeerError
 from dispatch.runtime import intake
 from dispatch.runtime.accounts import Accounts
+from dispatch.runtime.branching import Branching, still_there
 from dispatch.runtime.conversations import Conversations
 from dispatch.runtime.directories import allowed_directory
 from dispatch.runtime.feed import Follower
+from dispatch.runtime.history import History
 from dispatch.runtime.live import Live
 from dispatch.runtime.pending import Draft, PendingChange
 from dispatch.runtime.services import Services
 from dispatch.runtime.shape import Details, Shape, decode_details
-from dispatch.storage.keys import ConversationKey, TurnKey
 from dispatch.storage.port import (
     ConversationQuery,
     ConversationRecord,
     CursorRecord,
-    SealedTurn,
-    TurnCopy,
 )
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -44,12 +43,17 @@ class Catalog:
     """The verbs of conversations."""
 
     def __init__(
-        self, services: Services, conversations: Conversations, accounts: Accounts
+        self,
+        services: Services,
+        conversations: Conversations,
+        accounts: Accounts,
+        history: History,
     ) -> None:
         """See the module."""
         self._services = services
         self._conversations = conversations
         self._accounts = accounts
+        self._branching = Branching(services, conversations, history)
 
     async def record(
         self, principal: Principal, conversation: ConversationId
@@ -127,7 +131,7 @@ class Catalog:
                 given["reasoning_effort"] = body.reasoning_effort
             if body.cwd is not None:
                 given["cwd"] = await allowed_directory(self._services, live, body)
-                await _still_there(live)
+                await still_there(live)
             before = live.shape()
             live.details = msgspec.structs.replace(live.details, **given)
             await self._keep(live, before)
@@ -190,43 +194,21 @@ class Catalog:
         """
         require(principal, SEND)
         self._accounts.check_rate(principal.account)
-        services = self._services
-        async with self._conversations.using(principal, conversation) as source:
-            sealed = await services.store.turn(source.record.key, turn)
-            if sealed is None or sealed.state != "sealed" or sealed.first_seq is None:
-                raise NotFound(f"no sealed turn {turn} in this conversation")
-            superseded = source.past.superseded
-            if is_superseded(superseded, sealed.first_seq):
-                raise NotFound(f"turn {turn} was truncated")
-            turns = await services.store.sealed_turns(
-                source.record.key,
-                before_seq=sealed.first_seq + sealed.chunk_count,
-                limit=2**31 - 1,
-            )
-            turns = [one for one in turns if not is_superseded(superseded, one.first_seq)]
-            fork_id = ConversationId(services.ids.new("c"))
-            async with self._conversations.using(principal, fork_id) as fork:
-                fork.record.session = source.record.session
-                fork.record.workspace = source.record.workspace
-                fork.record.visibility = source.record.visibility
-                fork.record.title = source.record.title
-                fork.record.last_message = source.record.last_message
-                fork.record.last_seq = sum(one.chunk_count for one in turns)
-                fork.details = msgspec.structs.replace(
-                    source.details, forked_from=(conversation, turn), timeline=None
-                )
-                copies = _copies(services, turns, fork.record.key)
+        return await self._branching.fork(principal, conversation, turn, prepare)
 
-                def write(draft: Draft, offset: int) -> None:
-                    fork.write_row(draft, offset)
-                    draft.copies.extend(copies)
-
-                await _still_there(source)
-                self._conversations.keeper.placed(fork)
-                if prepare is not None:
-                    prepare(fork)
-                await fork.commit(write)
-                return fork_id
+    async def side_chat(
+        self,
+        principal: Principal,
+        conversation: ConversationId,
+        turn: TurnId,
+        prepare: Callable[[Live], None] | None = None,
+    ) -> ConversationId:
+        """A new, empty conversation whose agent knows what was said up to and including a turn,
+        which may be the running one; counts as a send. `prepare` as in `fork`.
+        """
+        require(principal, SEND)
+        self._accounts.check_rate(principal.account)
+        return await self._branching.side_chat(principal, conversation, turn, prepare)
 
     async def archive(self, principal: Principal, conversation: ConversationId) -> None:
         """Close it without ending its turn; nothing where there is none any more."""
@@ -315,26 +297,6 @@ class Catalog:
         """Write the row as it was changed, or take the change back."""
         after = live.shape()
         await live.commit(live.write_row, instead=lambda: live.reshape(before, after))
-
-
-def _copies(
-    services: Services, turns: list[SealedTurn], conversation: ConversationKey
-) -> list[TurnCopy]:
-    """The turns with new seqs, from 1 and without what was left out."""
-    copies, last_seq = [], 0
-    for turn in turns:
-        key = TurnKey(next(services.keys))
-        copies.append(TurnCopy(turn.key, key, conversation, last_seq + 1))
-        last_seq += turn.chunk_count
-    return copies
-
-
-async def _still_there(live: Live) -> None:
-    """Asked again after every wait: nothing may be written behind a tombstone."""
-    while live.deletion is not None:
-        if live.deletion.is_set():
-            raise Gone("the conversation was deleted")
-        await live.deletion.wait()
 
 
 def _stay(live: Live) -> None:

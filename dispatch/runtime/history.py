@@ -14,14 +14,17 @@ from typing import Final, NamedTuple
 
 from dispatch.core.content import (
     ErrorChunk,
+    Fold,
     StoredLine,
     Text,
     ToolCallChunk,
     ToolResultChunk,
     decode_line,
+    encode_line,
     superseded_with_seq,
     with_seq,
 )
+from dispatch.core.events import decode_event
 from dispatch.core.identity import TurnId
 from dispatch.core.replay import Entry
 from dispatch.core.truncation import NOTHING, Superseded, is_superseded, last_counting
@@ -122,21 +125,55 @@ class History:
         a tool call without a result gets one that says so. What `resumes` names is left out where
         nothing was said in it: its message is given to the agent again.
         """
+        return await self._context(live, live.record.last_seq, resumes)
+
+    async def background(
+        self, live: Live, *, up_to_seq: int | None = None, with_running: bool = False
+    ) -> bytes:
+        """What the agent of another conversation is told of this one: its context up to a seq, and
+        what was shown of the running turn; as chunks are kept.
+        """
+        last_seq = live.record.last_seq if up_to_seq is None else up_to_seq
+        running = await self._so_far(live) if with_running else []
+        lines = [*await self._context(live, last_seq), *_closed_calls(running)]
+        kept = [encode_line(line.role, line.chunk) for line in lines]
+        return b"".join(_newest(lines, kept, self._bytes_max))
+
+    async def _context(
+        self, live: Live, last_seq: int, resumes: TurnId | None = None
+    ) -> list[StoredLine]:
         chosen: list[list[StoredLine]] = []
         room = self._bytes_max
-        async with aclosing(self._told(live, resumes)) as turns:
+        async with aclosing(self._told(live, last_seq, resumes)) as turns:
             async for turn, lines in turns:
                 if turn.bytes_total > room:
-                    break
+                    return [line for lines in reversed(chosen) for line in lines]
                 room -= turn.bytes_total
                 chosen.append(_closed_calls(lines))
+        if live.details.background is not None:
+            (data,) = await self._store.chunk_bytes([live.details.background.marker])
+            kept = data.splitlines(keepends=True)
+            known = [decode_line(line) for line in kept]
+            chosen.append(known[len(known) - len(_newest(known, kept, room)) :])
         return [line for lines in reversed(chosen) for line in lines]
+
+    async def _so_far(self, live: Live) -> list[StoredLine]:
+        """The chunks of what was shown of the running turn."""
+        current, fold = live.current, Fold()
+        if current is None or current.first_offset is None:
+            return []
+        for entry in await self.between(live, current.first_offset - 1, live.feed.head):
+            fold.add(decode_event(entry.payload), entry.payload)
+        fold.finish()
+        _, data = fold.take()
+        lines = [decode_line(line) for line in data.split(b"\n") if line]
+        return lines if current.body.resumes is None else lines[1:]
 
     async def previous_turn(self, live: Live, resumes: TurnId | None = None) -> TurnId | None:
         """The newest turn that an agent is told of: the last one of `context`, without its bounds
         on size.
         """
-        async with aclosing(self._told(live, resumes)) as turns:
+        async with aclosing(self._told(live, live.record.last_seq, resumes)) as turns:
             async for turn, _ in turns:
                 return turn.id
         return None
@@ -145,7 +182,7 @@ class History:
         """What the agent said, in words and with tools, in a turn and in those that it resumed."""
         found: list[StoredLine] = []
         wanted: TurnId | None = resumes
-        async with aclosing(self._counting(live)) as turns:
+        async with aclosing(self._counting(live, live.record.last_seq)) as turns:
             async for turn in turns:
                 if turn.id != wanted:
                     break
@@ -155,18 +192,18 @@ class History:
 
     async def last_counting(self, live: Live) -> SealedTurn | None:
         """The newest sealed turn that no truncation left behind."""
-        async with aclosing(self._counting(live)) as turns:
+        async with aclosing(self._counting(live, live.record.last_seq)) as turns:
             async for turn in turns:
                 return turn
         return None
 
     async def _told(
-        self, live: Live, resumes: TurnId | None
+        self, live: Live, last_seq: int, resumes: TurnId | None
     ) -> AsyncGenerator[tuple[SealedTurn, list[StoredLine]], None]:
-        """The turns that an agent is told of, newest first, with their lines."""
+        """The turns that an agent is told of up to a seq, newest first, with their lines."""
         is_silent = resumes is not None and not await self.said(live, resumes)
         wanted, left_out = (None, resumes) if is_silent else (resumes, None)
-        async with aclosing(self._counting(live)) as turns:
+        async with aclosing(self._counting(live, last_seq)) as turns:
             async for turn in turns:
                 if turn.id == left_out:
                     left_out = turn.resumes
@@ -176,9 +213,9 @@ class History:
                     wanted = turn.resumes
                     yield turn, lines
 
-    async def _counting(self, live: Live) -> AsyncGenerator[SealedTurn, None]:
-        """The sealed turns that no truncation left behind, newest first."""
-        superseded, seq = live.past.superseded, live.record.last_seq
+    async def _counting(self, live: Live, seq: int) -> AsyncGenerator[SealedTurn, None]:
+        """The sealed turns up to a seq that no truncation left behind, newest first."""
+        superseded = live.past.superseded
         while seq := last_counting(superseded, seq):
             turns = await self._store.sealed_turns(
                 live.record.key, before_seq=seq + 1, newest_first=True, limit=_TURNS_PAGE
@@ -241,6 +278,18 @@ class History:
             for record in records
         ]
 
+    async def between(self, live: Live, after: int, head: int) -> list[Entry]:
+        """What was shown behind an offset up to another, of events that are not pruned yet."""
+        entries: list[Entry] = []
+        while after < head:
+            due = min(EVENTS_PAGE, head - after)
+            page = await self.events(live.record.key, after, due)
+            if not page:
+                break
+            entries += page
+            after = page[-1].offset
+        return entries
+
     async def _chunks(
         self,
         turns: Sequence[SealedTurn],
@@ -289,6 +338,19 @@ def _within(turns: list[SealedTurn], bytes_max: int) -> list[SealedTurn]:
 
 def _only_failed(lines: list[StoredLine]) -> bool:
     return all(line.role == "user" or isinstance(line.chunk, ErrorChunk) for line in lines)
+
+
+def _newest(lines: list[StoredLine], kept: list[bytes], bytes_max: int) -> list[bytes]:
+    """As many of the last lines as fit, from a message on; `kept` are the same lines."""
+    size = sum(map(len, kept))
+    first = 0
+    while size > bytes_max and first < len(lines):
+        size -= len(kept[first])
+        first += 1
+        while first < len(lines) and lines[first].role != "user":
+            size -= len(kept[first])
+            first += 1
+    return kept[first:]
 
 
 def _own_words(lines: list[StoredLine]) -> list[StoredLine]:

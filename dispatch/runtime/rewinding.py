@@ -66,15 +66,17 @@ class Rewinding:
 
     async def resumed(self, live: Live, turn: TurnId) -> tuple[TurnBody, Callable[[], None]]:
         """What a turn that resumes this one is asked to do, and a check to be made where it starts:
-        nobody else may have gone on meanwhile. Raises `NotResumable` and `InTimeline`.
+        nobody else may have gone on meanwhile. Raises `NotFound`, `NotResumable`, `InTimeline`.
         """
         while (ending := _on_its_way(live)) is not None:
             await ending.wait()
         check_alone(live)
         seen = _head(live)
+        record = await self._services.store.turn(live.record.key, turn)
+        if record is None:
+            raise NotFound(f"no turn {turn} in this conversation")
         last = await self._history.last_counting(live)
         check_resumable(turn, None if last is None else (last.id, last.outcome))
-        record = await self._sealed(live, turn)
         body = decode_body(record.body)
 
         def check() -> None:

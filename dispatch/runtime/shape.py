@@ -13,6 +13,7 @@ import msgspec
 
 from dispatch.core.commands import ReasoningEffort
 from dispatch.core.identity import ConversationId, TurnId
+from dispatch.storage.keys import TurnKey
 from dispatch.storage.port import ConversationRecord
 from dispatch.storage.timeline import TimelineKind
 
@@ -20,12 +21,19 @@ PREVIEW_CHARACTERS: Final = 200
 """How much of its last message a conversation's row shows."""
 
 
+class Background(msgspec.Struct, frozen=True):
+    """What its agent knows that was said elsewhere: the chunks of a marker in the same store."""
+
+    marker: TurnKey
+
+
 class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a conversation remembers for its next turn, and where it came from.
 
-    `forked_from` is (conversation, turn). `title_is_given`: a person's title, which the automatic
-    one never replaces. `timeline` is the kind and id of the timeline that is kept of its turns;
-    `is_chronicled`: AHP has met its session, and what happens to it is written down for AHP too.
+    `forked_from` and `side_chat_of` are (conversation, turn). `title_is_given`: a person's title,
+    which the automatic one never replaces. `timeline` is the kind and id of the timeline that is
+    kept of its turns; `is_chronicled`: AHP has met its session, and what happens to it is written
+    down for AHP too.
     """
 
     model: str | None = None
@@ -33,6 +41,8 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cwd: str | None = None
     title_is_given: bool = False
     forked_from: tuple[ConversationId, TurnId] | None = None
+    side_chat_of: tuple[ConversationId, TurnId] | None = None
+    background: Background | None = None
     timeline: tuple[TimelineKind, str] | None = None
     is_chronicled: bool = False
 

@@ -49,7 +49,7 @@ def all_verbs(services: Services) -> Verbs:
         held_bytes_max=limits.history_held_bytes_max,
     )
     broker = Broker(services, conversations, accounts, history)
-    catalog = Catalog(services, conversations, accounts)
+    catalog = Catalog(services, conversations, accounts, history)
     groups = group_verbs(services, conversations, catalog, accounts)
     chats = chat_verbs(services, conversations, groups.timelines, broker, catalog, accounts)
     people = People(services, conversations, broker, catalog, chats.chats, accounts)

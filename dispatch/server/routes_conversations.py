@@ -23,12 +23,14 @@ from dispatch.protocol.chat.requests import (
     EFFORTS,
     LABEL_CHARACTERS_MAX,
     read_resume,
+    read_side_chat,
     read_truncate,
 )
 from dispatch.runtime.catalog import check_title
 from dispatch.runtime.shape import Details
 from dispatch.server import routes_history
 from dispatch.server.bodies import check_strings, number_field, text_field
+from dispatch.server.branches import branched
 from dispatch.server.call import Call, Endpoint, Site, route
 from dispatch.server.responses import Json, stream
 from dispatch.storage.port import ConversationQuery, ConversationRecord
@@ -210,10 +212,13 @@ async def _resume(call: Call) -> Response:
 
 async def _fork(call: Call) -> Response:
     conversation = call.conversation
-    turn = TurnId(text_field(await call.fields(), "turnId"))
-    fork = await call.site.hub.catalog.fork(call.principal, conversation, turn)
-    forked_from = {"conversationId": conversation, "turnId": turn}
-    return Json({"conversationId": fork, "forkedFrom": forked_from})
+    fields = await call.fields()
+    turn = TurnId(text_field(fields, "turnId"))
+    is_side_chat = read_side_chat(fields, "fork")
+    catalog = call.site.hub.catalog
+    return Json(
+        await branched(catalog, call.principal, conversation, turn, is_side_chat=is_side_chat)
+    )
 
 
 async def _title(call: Call) -> Response:

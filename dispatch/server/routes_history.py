@@ -248,9 +248,10 @@ def exported_conversation(record: ConversationRecord, details: Details) -> dict[
         "cwd": details.cwd,
     }
     line |= {name: value for name, value in optional.items() if value is not None}
-    if details.forked_from is not None:
-        source, turn = details.forked_from
-        line["forkedFrom"] = {"conversationId": source, "turnId": turn}
+    origins = {"forkedFrom": details.forked_from, "sideChatOf": details.side_chat_of}
+    for name, origin in origins.items():
+        if origin is not None:
+            line[name] = {"conversationId": origin[0], "turnId": origin[1]}
     return line
 
 

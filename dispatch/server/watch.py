@@ -97,7 +97,7 @@ class Watch:
             self._send(frame)
             return
         async with history.holding(current.bytes_total):
-            entries = await _between(history, live, current.first_offset - 1, head)
+            entries = await history.between(live, current.first_offset - 1, head)
             frame["turn"] = {"turnId": current.id, "startedAt": current.started_ms}
             if current.body.resumes is not None:
                 frame["turn"]["resumes"] = current.body.resumes
@@ -120,17 +120,6 @@ class Watch:
     def deleted(self, live: Live) -> None:
         """See `runtime.watchers.Subscriber`."""
         self.connection.conversation_deleted(live)
-
-
-async def _between(history: History, live: Live, after: int, head: int) -> list[Entry]:
-    entries: list[Entry] = []
-    while after < head:
-        page = await history.events(live.record.key, after, min(EVENTS_PAGE, head - after))
-        if not page:
-            break
-        entries += page
-        after = page[-1].offset
-    return entries
 
 
 def _fold(turn_id: TurnId, entries: list[Entry]) -> dict[str, Any]:

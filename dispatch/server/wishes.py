@@ -18,6 +18,7 @@ from dispatch.errors import DispatchError, Gone
 from dispatch.protocol.chat import commands as wish
 from dispatch.protocol.chat.frames import QUEUE_SURFACE, chunks_frame
 from dispatch.runtime.live import Live
+from dispatch.server.branches import branched
 from dispatch.server.watch import Watch
 
 if TYPE_CHECKING:
@@ -266,12 +267,11 @@ async def _stop(connection: Connection, command: wish.ChatStop) -> None:
 
 
 async def _fork(connection: Connection, command: wish.ChatFork) -> None:
-    fork = await connection.hub.catalog.fork(
-        connection.principal, command.conversation, command.turn
+    source = command.conversation, command.turn
+    frame = await branched(
+        connection.hub.catalog, connection.principal, *source, is_side_chat=command.is_side_chat
     )
-    forked_from = {"conversationId": command.conversation, "turnId": command.turn}
-    frame = {"type": "chat.forked", "conversationId": fork, "forkedFrom": forked_from}
-    connection.reply(frame, command.ref)
+    connection.reply({"type": "chat.forked", **frame}, command.ref)
 
 
 async def _respond(connection: Connection, command: wish.ChatRespond) -> None:

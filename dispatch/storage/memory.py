@@ -267,7 +267,7 @@ class MemoryStore(MemoryTimelineReads, MemoryPeopleReads):
             return b""
         pieces = sorted(self._disk.pieces.get(key, {}).items())
         staged = b"".join(piece.data for _, piece in pieces)
-        return staged + turn.chunks if turn.state == "sealed" else staged
+        return staged + turn.chunks if turn.state in {"sealed", "marker"} else staged
 
 
 def _is_listed(record: ConversationRecord, query: ConversationQuery) -> bool:

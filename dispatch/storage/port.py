@@ -32,7 +32,8 @@ from dispatch.storage.timeline import (
 TurnState = Literal["queued", "steering", "running", "sealed", "absorbed", "cancelled", "marker"]
 """`steering`: durable text for the running turn, not yet taken; `absorbed`: it was taken;
 `cancelled`: removed from the queue, kept so that a repeated send finds it; `marker`: no turn at
-all, but what an event of the conversation itself belongs to, and a repeated wish finds."""
+all, but what an event of the conversation itself belongs to, and a repeated wish finds; or what
+a side chat knows of its source, in its chunks."""
 
 ConversationStatus = Literal["active", "idle", "closed", "deleted"]
 Visibility = Literal["account", "user"]
@@ -76,7 +77,7 @@ class TurnRecord(msgspec.Struct, kw_only=True):
     repeat from a conflict. `acceptance` is the acknowledgement that a repeat is given again.
     `first_offset` is the offset of its first event, `last_offset` that of its last. `ordinal`
     orders the queue. `resumes` is the turn that it goes on with. A `marker` has the offsets of its
-    event, `sealed_at_ms`, and nothing else of a sealed turn.
+    event, if it has one, and `sealed_at_ms`.
     """
 
     key: TurnKey
@@ -335,7 +336,7 @@ class Store(TimelineReads, PeopleReads, Protocol):
         ...
 
     async def chunk_bytes(self, turns: Sequence[TurnKey]) -> list[bytes]:
-        """The whole chunk bytes of sealed or running turns, in the order asked for."""
+        """The whole chunk bytes of sealed or running turns and markers, in the order asked for."""
         ...
 
     async def metrics(self, conversation: ConversationKey) -> list[tuple[TurnId, bytes]]:

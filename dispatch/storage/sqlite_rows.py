@@ -325,7 +325,7 @@ ORDER BY turn, ordinal
 
 SELECT_CHUNKS: Final = """
 SELECT key, chunks FROM turn
-WHERE key IN (SELECT value FROM json_each(?)) AND state = 'sealed'
+WHERE key IN (SELECT value FROM json_each(?)) AND state IN ('sealed', 'marker')
 """
 
 SELECT_METRICS: Final = """

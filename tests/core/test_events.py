@@ -18,6 +18,7 @@ from dispatch.core.events import (
     ErrorEvent,
     ReasoningDelta,
     RequestClosed,
+    Response,
     StepComplete,
     TextDelta,
     ToolCall,
@@ -25,6 +26,8 @@ from dispatch.core.events import (
     TurnStart,
     Usage,
     UserMessage,
+    answer_of,
+    closed_by,
     decode_agent_event,
     decode_event,
     encode_event,
@@ -134,3 +137,13 @@ def test_a_usage_counts_what_it_names() -> None:
     event = decode_agent_event(line)
     assert isinstance(event, Usage)
     assert (event.usage.input_tokens, event.usage.output_tokens, event.step_id) == (1, 2, "s")
+
+
+def test_an_answer_with_an_edited_input_is_read_back_as_it_was_given() -> None:
+    edited, answers = msgspec.Raw(b'{"command":"ls"}'), {"place": msgspec.Raw(b'"Rome"')}
+    answer = Response("r", approved=True, edited_input=edited, answers=answers)
+    closed = decode_event(encode_event(closed_by(answer, "ann")))
+    assert isinstance(closed, RequestClosed)
+    read = answer_of(closed)
+    assert read is not None
+    assert msgspec.json.encode(read) == msgspec.json.encode(answer)

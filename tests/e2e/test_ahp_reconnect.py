@@ -47,20 +47,19 @@ async def test_what_was_missed_is_replayed(daemon: DaemonProcess, version: str) 
 async def test_a_kill_loses_nothing_that_was_shown(daemon: DaemonProcess, version: str) -> None:
     async with client(daemon.url, version) as window:
         seat = await created(window, "numbers")
-        for _ in range(2):
-            turn_id = await seat.start("go")
-            await seat.said(turn_id, 20)
-            shown = seat.chat.text(turn_id)
-            await daemon.kill()
-            await daemon.start()
-            assert await window.reconnect() == "replay"
-            turn = await seat.ended(turn_id)
-            await window.check()
-            assert seat.chat.text(turn_id).startswith(shown)
-            assert turn["state"] == "error"
+        turn_id = await seat.start("go")
+        await seat.said(turn_id, 20)
+        shown = seat.chat.text(turn_id)
+        await daemon.kill()
+        await daemon.start()
+        assert await window.reconnect() == "replay"
+        turn = await seat.ended(turn_id)
+        await window.check()
+        assert seat.chat.text(turn_id).startswith(shown)
+        assert turn["state"] == "error"
         numbers = [envelope["serverSeq"] for envelope in seat.chat.envelopes]
         assert numbers == sorted(numbers)
-        assert len(seat.chat.actions("chat/turnStarted")) == 2
+        assert len(seat.chat.actions("chat/turnStarted")) == 1
 
 
 async def test_what_comes_late_is_what_came_in_time(daemon: DaemonProcess) -> None:
@@ -137,6 +136,58 @@ async def test_what_the_host_had_already_is_not_done_again(daemon: DaemonProcess
         assert ids_of(seat.chat)[0] == turn_id
         texts = [turn["message"]["text"] for turn in seat.chat.confirmed["turns"]]
         assert texts == ["hello there", "again", "again"]
+
+
+async def test_a_cancel_is_answered_as_itself_whatever_was_sent_again(
+    daemon: DaemonProcess,
+) -> None:
+    async with client(daemon.url) as window:
+        seat = await created(window, "endless")
+        acted = []
+        for _ in range(3):
+            turn_id = await seat.start("go")
+            await seat.said(turn_id, 1)
+            cancel = {"type": "chat/turnCancelled", "turnId": turn_id, "duration": 1}
+            acted.append(await window.dispatch(seat.chat.uri, cancel))
+            # As a client does that came back before the host had carried it out.
+            await window.send_action(seat.chat.uri, acted[-1], cancel)
+            await seat.ended(turn_id)
+            await window.check()
+        cancels = [e for e in seat.chat.envelopes if e["action"]["type"] == "chat/turnCancelled"]
+        done = [e["origin"]["clientSeq"] for e in cancels if "rejectionReason" not in e]
+        assert done == acted
+
+
+@pytest.mark.parametrize("agent", ["alice", "endless"])
+async def test_a_cancel_over_a_cut_is_answered_once(daemon: DaemonProcess, agent: str) -> None:
+    async with client(daemon.url) as window:
+        seat = await created(window, agent)
+        for _ in range(12):
+            turn_id = await seat.start("hello")
+            await window.settled()
+            await seat.act("turnCancelled", turnId=turn_id, duration=1)
+            await window.break_off()
+            await window.reconnect()
+            await seat.act("draftChanged", draft=message("and on"))
+            await seat.ended(turn_id)
+        await window.check()
+
+
+async def test_a_refusal_that_was_lost_with_the_connection_is_said_again(
+    daemon: DaemonProcess,
+) -> None:
+    async with client(daemon.url) as window:
+        seat = await created(window, "alice")
+        turn = await seat.ask("hello")
+        cancel = {"type": "chat/turnCancelled", "turnId": turn["id"], "duration": 1}
+        client_seq = await window.dispatch(seat.chat.uri, cancel)
+        await window.settled()
+        await window.break_off()
+        seat.chat.pending = [Pending(client_seq, cancel)]
+        await window.reconnect()
+        await window.settled()
+        await window.check()
+        assert [one["action"] for one in seat.chat.rejections] == [cancel, cancel]
 
 
 async def test_drafts_queues_and_flags_outlive_a_kill(daemon: DaemonProcess) -> None:

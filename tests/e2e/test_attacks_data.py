@@ -138,6 +138,8 @@ ROUTES = (
     ("POST", "/open", None),
     ("POST", "/read", {"upToSeq": 1}),
     ("POST", "/fork", {"turnId": "t"}),
+    ("POST", "/resume", {"turnId": "t"}),
+    ("POST", "/truncate", {"afterTurn": "t"}),
     ("POST", "/queue", {"text": "x"}),
     ("DELETE", "/queue/x", None),
     ("POST", "/requests/x", {"approved": True}),
@@ -166,6 +168,8 @@ async def test_what_is_no_id_is_refused_on_every_route_and_in_every_frame(
                 {"type": "chat.stop"},
                 {"type": "chat.read", "upToSeq": 1},
                 {"type": "chat.fork", "turnId": "t"},
+                {"type": "chat.resume", "turnId": "t"},
+                {"type": "chat.truncate", "afterTurn": "t"},
                 {"type": "chat.respond", "requestId": "r"},
                 {"type": "subscribe", "surfaceId": "message-queue"},
             ):
@@ -188,6 +192,8 @@ async def test_other_ids_of_clients_may_be_anything_and_find_nothing(
             for frame in (
                 {"type": "chat.stop", "turnId": strange},
                 {"type": "chat.fork", "turnId": strange},
+                {"type": "chat.resume", "turnId": strange},
+                {"type": "chat.truncate", "afterTurn": strange},
                 {"type": "chat.respond", "requestId": strange, "approved": True},
                 {"type": "chat.queue.cancel", "messageId": strange},
                 {"type": "subscribe", "surfaceId": strange},
@@ -202,6 +208,8 @@ async def test_other_ids_of_clients_may_be_anything_and_find_nothing(
                 ("DELETE", f"/conversations/ids/queue/{encoded}", None),
                 ("POST", f"/conversations/ids/requests/{encoded}", {"approved": True}),
                 ("POST", "/conversations/ids/fork", {"turnId": strange}),
+                ("POST", "/conversations/ids/resume", {"turnId": strange}),
+                ("POST", "/conversations/ids/truncate", {"afterTurn": strange}),
             ):
                 response = await http.request(method, path, json=body)
                 assert response.status_code in (200, 400, 404, 409, 414), (name, path)

@@ -242,6 +242,8 @@ BODIES: Final = (
     ("POST", "/conversations/c/queue"),
     ("POST", "/conversations/c/read"),
     ("POST", "/conversations/c/fork"),
+    ("POST", "/conversations/c/resume"),
+    ("POST", "/conversations/c/truncate"),
     ("POST", "/conversations/c/stop"),
     ("POST", "/conversations/c/open"),
     ("POST", "/conversations/c/requests/r"),

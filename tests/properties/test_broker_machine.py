@@ -6,10 +6,10 @@ was accepted is lost or done twice. After every step the broker and its disk mus
 
 import asyncio
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import structlog
 from hypothesis import HealthCheck, settings
@@ -32,6 +32,14 @@ from dispatch.testing import Harness, ScriptedAgent, SequentialIds, Watcher, bro
 from dispatch.testing.audit import audit
 
 NAMES = ("c1", "c2")
+# Which of several: drawn apart from how many there are, for that may depend on a crash and a disk.
+PICKS = st.integers(0, 60)
+T = TypeVar("T")
+
+
+def picked(choices: Sequence[T], pick: int) -> T:
+    return choices[pick % len(choices)]
+
 
 Word = Literal["say", "step", "ask", "acknowledge", "finish", "fail"]
 
@@ -268,10 +276,10 @@ class BrokerMachine(RuleBasedStateMachine):
             model.queue.append(message)
 
     @precondition(lambda self: any(model.accepted for model in self.model.values()))
-    @rule(data=st.data(), is_changed=st.booleans())
-    def send_again(self, data: st.DataObject, is_changed: bool) -> None:
-        model = data.draw(st.sampled_from([m for m in self.model.values() if m.accepted]))
-        message = data.draw(st.sampled_from(model.accepted))
+    @rule(pick=PICKS, is_changed=st.booleans())
+    def send_again(self, pick: int, is_changed: bool) -> None:
+        model = picked([m for m in self.model.values() if m.accepted], pick)
+        message = picked(model.accepted, pick)
         text = message.text + "!" * is_changed
         told = self.run(self.broker.send(text, model.name, client_id=message.client_id))
         if model.is_deleted:
@@ -342,11 +350,11 @@ class BrokerMachine(RuleBasedStateMachine):
             model.end("aborted")
         model.is_closed = model.is_stored
 
-    @rule(name=st.sampled_from(NAMES), data=st.data())
-    def cancel(self, name: str, data: st.DataObject) -> None:
+    @rule(name=st.sampled_from(NAMES), pick=PICKS)
+    def cancel(self, name: str, pick: int) -> None:
         model = self.model[name]
-        turns = [message.turn for message in model.accepted] or [TurnId("none")]
-        turn = data.draw(st.sampled_from(turns))
+        turns = [TurnId(message.turn) for message in model.accepted] or [TurnId("none")]
+        turn = picked(turns, pick)
         is_queued = any(message.turn == turn for message in model.queue)
         cancelled = self.run(self.broker.broker.cancel(LOCAL, ConversationId(name), turn))
         assert cancelled == is_queued
@@ -368,11 +376,11 @@ class BrokerMachine(RuleBasedStateMachine):
             assert told is None
             model.asked = None
 
-    @rule(name=st.sampled_from(NAMES), data=st.data(), is_sent_again=st.booleans())
-    def truncate(self, name: str, data: st.DataObject, is_sent_again: bool) -> None:
+    @rule(name=st.sampled_from(NAMES), pick=PICKS, is_sent_again=st.booleans())
+    def truncate(self, name: str, pick: int, is_sent_again: bool) -> None:
         model = self.model[name]
-        turns = [turn for turn, _ in model.sealed]
-        after = data.draw(st.sampled_from([None, *turns, TurnId("none")]))
+        turns = [TurnId(turn) for turn, _ in model.sealed]
+        after = picked([None, *turns, TurnId("none")], pick)
         self.count += 1
         wish = Truncate(
             conversation=ConversationId(name),
@@ -402,11 +410,11 @@ class BrokerMachine(RuleBasedStateMachine):
             again = self.run(self.broker.broker.truncate(LOCAL, wish))
             assert (again.duplicate, again.offset) == (True, told.offset)
 
-    @rule(name=st.sampled_from(NAMES), data=st.data())
-    def resume(self, name: str, data: st.DataObject) -> None:
+    @rule(name=st.sampled_from(NAMES), pick=PICKS)
+    def resume(self, name: str, pick: int) -> None:
         model = self.model[name]
         turns = [turn for turn, _ in model.sealed]
-        turn = data.draw(st.sampled_from([*turns[-2:], TurnId("none")]))
+        turn = picked(["none", *turns[-2:]], pick)
         self.count += 1
         message = Message("", f"again{self.count}")
         told = self.run(self.broker.resume(turn, name, client_id=message.client_id))
@@ -415,7 +423,9 @@ class BrokerMachine(RuleBasedStateMachine):
             return
         counting = [one for one in model.sealed if one[0] not in model.left_behind]
         last, outcome = counting[-1] if counting else ("", "")
-        if last != turn or outcome not in {"error", "interrupted"}:
+        if turn == "none":
+            assert isinstance(told, NotFound)
+        elif last != turn or outcome not in {"error", "interrupted"}:
             assert isinstance(told, NotResumable)
         elif model.running is not None:
             assert isinstance(told, Busy)
@@ -428,11 +438,11 @@ class BrokerMachine(RuleBasedStateMachine):
             assert (again.duplicate, again.turn) == (True, told.turn)
 
     @precondition(lambda self: len(self.model) < 5)
-    @rule(name=st.sampled_from(NAMES), data=st.data())
-    def fork(self, name: str, data: st.DataObject) -> None:
+    @rule(name=st.sampled_from(NAMES), pick=PICKS)
+    def fork(self, name: str, pick: int) -> None:
         source = self.model[name]
-        turns = [turn for turn, _ in source.sealed] + [TurnId("none")]
-        turn = data.draw(st.sampled_from(turns))
+        turns = [TurnId(turn) for turn, _ in source.sealed] + [TurnId("none")]
+        turn = picked(turns, pick)
         fork = self.run(self.broker.catalog.fork(LOCAL, ConversationId(name), turn))
         if source.is_deleted:
             assert isinstance(fork, Gone)

@@ -133,7 +133,7 @@ SENT: dict[str, dict[str, Any]] = {
     "chat.stop": {"conversationId": "c1", "turnId": None},
     "chat.truncate": {"conversationId": "c1", "afterTurn": None, "clientMessageId": "m-1"},
     "chat.resume": {"conversationId": "c1", "turnId": "t1"},
-    "chat.fork": {"conversationId": "c1", "turnId": "t1"},
+    "chat.fork": {"conversationId": "c1", "turnId": "t1", "sideChat": None},
     "chat.respond": {"conversationId": "c1", "requestId": "r", "action": "accept"},
     "chat.read": {"conversationId": "c1", "upToSeq": 3},
     "conversations.watch": {},

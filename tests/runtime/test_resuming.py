@@ -234,7 +234,7 @@ async def test_only_the_last_turn_that_failed_is_resumed() -> None:
             await broker.resume(turn)
         with pytest.raises(NotResumable, match="did not fail: it is completed"):
             await broker.resume(good)
-        with pytest.raises(NotResumable, match="not the last one"):
+        with pytest.raises(NotFound, match="no turn t-never"):
             await broker.resume("t-never")
         stopped = (await broker.send("stop me")).turn
         await broker.stop()

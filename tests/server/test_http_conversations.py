@@ -17,7 +17,8 @@ from dispatch.runtime.clock import SystemClock
 from dispatch.settings import Limits
 from dispatch.storage.memory import MemoryStore
 from dispatch.storage.port import Batch
-from tests.server.acting import GUARD_SECONDS, Stage, settings, staged, texts, types
+from tests.e2e.wire import v1_wire
+from tests.server.acting import GUARD_SECONDS, Stage, lines, settings, staged, texts, types
 
 
 @pytest.fixture
@@ -409,6 +410,38 @@ async def test_a_fork_has_everything_up_to_its_turn_and_lives_on(stage: Stage) -
     await stage.http.delete("/conversations/c")
     await stage.say(fork, "three")
     assert texts(await stage.chunks(fork)) == ["one", "one", "three", "three"]
+
+
+async def test_a_side_chat_begins_empty_and_says_what_it_came_out_of(stage: Stage) -> None:
+    turn = (await stage.say("c", "one"))[0]["turnId"]
+    body = {"turnId": turn, "sideChat": True}
+    reply = (await stage.http.post("/conversations/c/fork", json=body)).json()
+    side = reply["conversationId"]
+    origin = {"conversationId": "c", "turnId": turn}
+    assert reply == {"conversationId": side, "sideChatOf": origin}
+    assert await stage.chunks(side) == {"chunks": [], "latestSeq": 0}
+    exported = lines((await stage.http.get(f"/conversations/{side}/export")).text)
+    assert exported[0]["sideChatOf"] == origin
+    assert "forkedFrom" not in exported[0]
+    async with v1_wire(stage.daemon.url) as wire:
+        frame = {"type": "chat.fork", "conversationId": "c", **body}
+        await wire.send(**frame)
+        forked = await wire.until_type("chat.forked")
+        assert (forked["sideChatOf"], "forkedFrom" in forked) == (origin, False)
+        await wire.send(**{**frame, "sideChat": "yes"})
+        assert (await wire.until_type("chat.error"))["code"] == "invalid"
+
+
+async def test_a_side_chat_may_come_out_of_the_running_turn(stage: Stage) -> None:
+    async with stage.held("c") as running:
+        turn = running.events[0]["turnId"]
+        body = {"turnId": turn, "sideChat": True}
+        reply = await stage.http.post("/conversations/c/fork", json=body)
+        assert reply.status_code == 200, reply.text
+        body["sideChat"] = False
+        reply = await stage.http.post("/conversations/c/fork", json=body)
+        assert (reply.status_code, reply.json()["code"]) == (404, "not_found")
+        stage.actor.release("hold")
 
 
 async def test_a_fork_needs_a_sealed_turn(stage: Stage) -> None:

@@ -98,12 +98,15 @@ async def test_every_reply_is_as_published(stage: Stage, tmp_path: Path) -> None
     await walk("post", "/conversations/asked/requests/r-1", body=answer)
     await walk("post", "/conversations/asked/requests/r-1", 409, body=answer)
     await walk("post", "/conversations/c/fork", body={"turnId": said[0]["turnId"]})
+    side = {"turnId": said[0]["turnId"], "sideChat": True}
+    made = (await walk("post", "/conversations/c/fork", body=side))["conversationId"]
+    await walk("get", f"/conversations/{made}/export")
     await walk("post", "/conversations/c/read", body={"upToSeq": 1})
     failed = await walk("post", "/chat", body={"message": "fail", "conversationId": "failed"})
     again = {"turnId": failed[0]["turnId"], "clientMessageId": "r-1"}
     await walk("post", "/conversations/failed/resume", body=again)
     assert (await walk("post", "/conversations/failed/resume", body=again))["duplicate"] is True
-    await walk("post", "/conversations/c/resume", 409, body=again)
+    await walk("post", "/conversations/c/resume", 404, body=again)
     cut = {"afterTurn": said[0]["turnId"], "clientMessageId": "cut-1"}
     await walk("post", "/conversations/c/truncate", body=cut)
     assert (await walk("post", "/conversations/c/truncate", body=cut))["duplicate"] is True

@@ -102,7 +102,7 @@ async def test_a_snapshot_says_what_the_running_turn_resumes(stage: Stage) -> No
     [
         ({}, 400, "invalid"),
         ({"turnId": None}, 400, "invalid"),
-        ({"turnId": "t-none"}, 409, "not_resumable"),
+        ({"turnId": "t-none"}, 404, "not_found"),
         ({"turnId": "t", "clientMessageId": ""}, 400, "invalid"),
     ],
 )
@@ -126,7 +126,7 @@ async def test_a_turn_that_did_not_fail_or_runs_is_not_resumed(stage: Stage) -> 
 
 async def test_what_is_not_there_or_no_more_is_not_resumed(stage: Stage) -> None:
     reply = await stage.http.post("/conversations/never/resume", json={"turnId": "t"})
-    assert reply.status_code == 409
+    assert reply.status_code == 404
     assert (await stage.http.get("/conversations")).json()["conversations"] == []
     await failed(stage)
     await stage.http.delete("/conversations/c")

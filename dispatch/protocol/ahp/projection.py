@@ -8,6 +8,7 @@ Invariant: the actions depend on the events alone, in their order; folded, they 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from dispatch.core.events import (
@@ -54,7 +55,7 @@ _DELTA: Final = {"markdown": "chat/delta", "reasoning": "chat/reasoning"}
 class Projection:
     """One turn while it is said.
 
-    `turn_id` is what AHP calls it: for a resumed turn, the turn it goes on with (`resumes`).
+    `turn_id` is what AHP calls it: for one that resumes another, the turn that it goes on with.
     `queued_id` is the pending message that it began with, if it did.
     """
 
@@ -62,23 +63,21 @@ class Projection:
         self,
         turn_id: str,
         *,
-        resumes: bool = False,
         queued_id: str | None = None,
         message: Object | None = None,
-        parts_before: int = 0,
+        resumes: Sequence[Object] | None = None,
     ) -> None:
-        """Begin with nothing said; `parts_before` counts the texts a resumed turn has already.
+        """Begin with nothing said; `resumes` are the parts that a resumed turn has already.
 
         `message` is its message as a client wrote it, where that says more than its text.
         """
         self.turn_id = turn_id
-        self._resumes = resumes
+        self._resumes = resumes is not None
         self._queued_id = queued_id
         self._message = message
-        self._parts = parts_before
+        self._parts, self._names = said_before(resumes or ())
         self._run: tuple[str, str] | None = None
         self._calls: dict[str, str] = {}
-        self._names: set[str] = set()
         self._output: dict[str, str] = {}
         self._asked = QuestionsAsked(turn_id)
         self._error: ErrorEvent | None = None
@@ -252,6 +251,16 @@ class Projection:
         left = [] if self._error is None else self._noticed(self._error.message)
         word = "turnCancelled" if outcome == "aborted" else "turnComplete"
         return left + self._said(word, duration=duration_ms)
+
+
+def said_before(parts: Iterable[Object]) -> tuple[int, set[str]]:
+    """Of the parts of a turn that goes on: how many are texts, and what its calls are called."""
+    texts, calls = 0, set()
+    for part in parts:
+        texts += part.get("kind") in _DELTA
+        if "toolCall" in part:
+            calls.add(str(part["toolCall"]["toolCallId"]))
+    return texts, calls
 
 
 def unique_name(call_id: str, taken: set[str]) -> str:

@@ -76,10 +76,11 @@ class Acted(msgspec.Struct, frozen=True, tag="acted", omit_defaults=True):
     origin: Origin | None = None
 
 
-class Claimed(msgspec.Struct, frozen=True, tag="claimed"):
-    """Of the running turn, the next action of this type and subject is a client's wish.
+class Claimed(msgspec.Struct, frozen=True, tag="claimed", omit_defaults=True):
+    """The next action of this type and subject is a client's wish; the first to claim has it.
 
-    `subject` is a request's id, or empty where the turn itself is meant.
+    `subject` is a request's id, the turn that ends, or the one behind which is cut, if any.
+    `is_withdrawn`: it came to nothing.
     """
 
     action: Literal[
@@ -90,6 +91,7 @@ class Claimed(msgspec.Struct, frozen=True, tag="claimed"):
     ]
     subject: str
     origin: Origin
+    is_withdrawn: bool = False
 
 
 Record = Acted | Claimed

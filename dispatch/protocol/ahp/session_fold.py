@@ -36,6 +36,7 @@ _QUIET: Final = "chat/toolCallContentChanged"
 
 
 _CUTS: Final = "chat/truncated"
+_BEGINS: Final = frozenset({"chat/turnStarted", "chat/turnResume"})
 
 
 class UnknownTurn(Exception):
@@ -66,9 +67,47 @@ class ChatFold:
         self.names = names
         self.projection: Projection | None = None
         self.running: TurnNames | None = None
-        self.claims: dict[tuple[str, str], Origin] = {}
+        self.claims: list[Claimed] = []
 
         self.uri: str = state["resource"]
+
+    def begin(self, turn: TurnId, names: TurnNames, event: UserMessage | TurnStart) -> None:
+        """A turn runs from here; one that goes on with another has the name of that."""
+        parts = None
+        if isinstance(event, TurnStart) and event.resumes is not None:
+            names = msgspec.structs.replace(names, turn_id=self.name_of(event.resumes))
+            last = self.state["turns"][-1] if self.state["turns"] else {}
+            if last.get("id") != names.turn_id:
+                raise UnknownTurn("a turn goes on with one that is not the last")
+            parts = last["responseParts"]
+        self.running = names
+        self.names[names.turn_id] = turn
+        self.projection = Projection(
+            names.turn_id, queued_id=names.queued_id, message=names.message, resumes=parts
+        )
+
+    def claim(self, claim: Claimed) -> None:
+        """A client wants something, or does not get it."""
+        if claim.is_withdrawn:
+            wanted = msgspec.structs.replace(claim, is_withdrawn=False)
+            self.claims = [one for one in self.claims if one != wanted]
+        else:
+            self.claims.append(claim)
+
+    def claimed(self, action: str, subject: str) -> Origin | None:
+        """Whose wish it was, if it was a client's."""
+        for index, one in enumerate(self.claims):
+            if (one.action, one.subject) == (action, subject):
+                del self.claims[index]
+                return one.origin
+        return None
+
+    def name_of(self, turn: str) -> str:
+        """What a turn of the core is called; of one that was resumed, the newest has its name."""
+        for name, other in self.names.items():
+            if other == turn:
+                return name
+        raise UnknownTurn("something happened to a turn that is not held")
 
     @property
     def state(self) -> Object:
@@ -108,11 +147,7 @@ class SessionFold:
             return self._truncated(position, chat, event)
         if isinstance(event, UserMessage | TurnStart) and chat.projection is None:
             assert names is not None, "a turn that begins has a name"
-            chat.running = names
-            chat.names[names.turn_id] = turn
-            chat.projection = Projection(
-                names.turn_id, queued_id=names.queued_id, message=names.message
-            )
+            chat.begin(turn, names, event)
         if chat.projection is None or chat.running is None:
             return []
         if isinstance(event, UserMessage | TurnStart):
@@ -121,21 +156,19 @@ class SessionFold:
         actions = chat.projection.project(event, at_ms)
         changes: list[Change] = []
         for action in actions:
-            origin = self._origin(chat, event, action)
+            origin = self._origin(chat, turn, event, action)
             changes += self._chat(position, chat, action, origin)
         if isinstance(event, TurnSealed):
             chat.projection = chat.running = None
             # A truncation ends the turn first.
-            chat.claims = {key: one for key, one in chat.claims.items() if key[0] == _CUTS}
+            chat.claims = [one for one in chat.claims if one.action == _CUTS]
         return changes
 
     def _truncated(self, position: int, chat: ChatFold, event: Truncated) -> list[Change]:
         kept = event.after_turn
-        name = next((name for name, turn in chat.names.items() if turn == kept), None)
-        if kept is not None and name is None:
-            raise UnknownTurn("a chat was cut behind a turn that is not held")
+        name = None if kept is None else chat.name_of(kept)
         action = present(type=_CUTS, turnId=name)
-        return self._chat(position, chat, action, chat.claims.pop((_CUTS, ""), None))
+        return self._chat(position, chat, action, chat.claimed(_CUTS, kept or ""))
 
     def record(
         self, position: int, conversation: ConversationId | None, record: Record
@@ -147,7 +180,7 @@ class SessionFold:
         if chat is None:
             return []
         if isinstance(record, Claimed):
-            chat.claims[record.action, record.subject] = record.origin
+            chat.claim(record)
             return []
         return self._chat(position, chat, record.action, record.origin)
 
@@ -155,12 +188,14 @@ class SessionFold:
         """A chat is there, whose being added is a record of its own."""
         self.chats[conversation] = chat
 
-    def _origin(self, chat: ChatFold, event: AnyEvent, action: Object) -> Origin | None:
+    def _origin(
+        self, chat: ChatFold, turn: TurnId, event: AnyEvent, action: Object
+    ) -> Origin | None:
         kind = action["type"]
-        if kind == "chat/turnStarted" and chat.running is not None:
+        if kind in _BEGINS and chat.running is not None:
             return chat.running.origin
-        subject = event.request_id if isinstance(event, RequestClosed) else ""
-        return chat.claims.pop((kind, subject), None)
+        subject = event.request_id if isinstance(event, RequestClosed) else turn
+        return chat.claimed(kind, subject)
 
     def _acted(self, position: int, record: Acted) -> list[Change]:
         action = record.action

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from dispatch.core.content import (
+    RESUMED,
     ErrorChunk,
     ImageChunk,
     StoredLine,
@@ -24,7 +25,7 @@ from dispatch.core.content import (
 from dispatch.core.events import ErrorEvent, Image, TokenUsage, one_line
 from dispatch.core.turn import Outcome
 from dispatch.protocol.ahp.objects import changed, iso_time, present
-from dispatch.protocol.ahp.projection import unique_name
+from dispatch.protocol.ahp.projection import said_before, unique_name
 from dispatch.protocol.ahp.words import (
     error_part,
     message_object,
@@ -46,20 +47,30 @@ class TurnFacts(msgspec.Struct, frozen=True, kw_only=True):
     done_reason: str = "error"
 
 
-def turn_object(facts: TurnFacts, lines: Iterable[StoredLine]) -> Object:
-    """The turn; `lines` are its chunks, in order, its message first."""
-    message, images, parts, error = _parts(facts.turn_id, lines)
+def turn_object(
+    facts: TurnFacts, lines: Iterable[StoredLine], before: Object | None = None
+) -> Object:
+    """The turn; `lines` are its chunks, in order, its message first.
+
+    `before` is the turn that it goes on with, which has its name: then both are one turn.
+    """
+    said = [] if before is None else before["responseParts"]
+    message, images, parts, error = _parts(facts.turn_id, lines, said)
     state = {"completed": "complete", "aborted": "cancelled"}.get(facts.outcome, "error")
     if state == "error":
         last = error or ErrorEvent(f"the turn ended: {facts.done_reason}", facts.done_reason)
         parts.append(error_part(last, resumable=True))
     elif error is not None:
         parts.append(notice_part(error.message))
+    begun = before or {
+        "startedAt": iso_time(facts.started_at_ms),
+        "message": message_object(message, images),
+    }
     return present(
         id=facts.turn_id,
-        startedAt=iso_time(facts.started_at_ms),
-        message=message_object(message, images),
-        responseParts=parts,
+        startedAt=begun["startedAt"],
+        message=begun["message"],
+        responseParts=[*said, *parts],
         usage=None if facts.usage is None else usage_object(facts.usage),
         state=state,
         duration=max(0, facts.duration_ms),
@@ -67,22 +78,23 @@ def turn_object(facts: TurnFacts, lines: Iterable[StoredLine]) -> Object:
 
 
 def _parts(
-    turn_id: str, lines: Iterable[StoredLine]
+    turn_id: str, lines: Iterable[StoredLine], said: Iterable[Object]
 ) -> tuple[str, list[Image], list[Object], ErrorEvent | None]:
     """The message and its images, the parts, and the error that is not among them."""
     message: str | None = None
     images: list[Image] = []
     parts: list[Object] = []
     error: ErrorEvent | None = None
-    texts = 0
+    texts, names = said_before(said)
     calls: dict[str, int] = {}
-    names: set[str] = set()
     for line in lines:
         match line.chunk:
             case Text(text) if line.role == "user" and message is None:
                 message = text
             case ImageChunk(url, mime_type):
                 images.append(Image(url, mime_type))
+            case chunk if chunk == RESUMED:
+                continue
             case Text(text) | System(text) if line.role != "assistant":
                 parts.append(notice_part(text))
             case Text(text) | Thinking(text) as chunk:

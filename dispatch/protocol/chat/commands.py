@@ -66,6 +66,7 @@ class ChatFork(Frame, frozen=True, kw_only=True):
 
     conversation: ConversationId
     turn: TurnId
+    is_side_chat: bool = False
 
 
 class ChatRespond(Frame, frozen=True, kw_only=True):

@@ -162,17 +162,20 @@ class ChatStoppedFrame(Reply, frozen=True, kw_only=True, tag="chat.stopped"):
 
 
 class ForkedFrom(msgspec.Struct, frozen=True, rename="camel"):
-    """Where a fork branched off."""
+    """Where a fork or a side chat branched off."""
 
     conversation_id: str
     turn_id: str
 
 
 class ChatForkedFrame(Reply, frozen=True, kw_only=True, tag="chat.forked"):
-    """A new conversation with the history up to and including a sealed turn."""
+    """A new conversation: a fork has the history up to and including a turn, a side chat's agent
+    knows it.
+    """
 
     conversation_id: str
-    forked_from: ForkedFrom
+    forked_from: ForkedFrom | UnsetType = UNSET
+    side_chat_of: ForkedFrom | UnsetType = UNSET
 
 
 class ChatReadMovedFrame(Reply, frozen=True, kw_only=True, tag="chat.read"):

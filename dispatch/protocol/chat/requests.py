@@ -286,6 +286,14 @@ def _truncate(frame: Object) -> Frame:
     return ChatTruncate(truncate=read_truncate(frame, _conversation(frame, where), where))
 
 
+def read_side_chat(frame: Object, where: str) -> bool:
+    """Whether a fork is to begin empty, its agent knowing what it would have had."""
+    wanted = frame.get("sideChat")
+    if wanted is not None and not isinstance(wanted, bool):
+        raise PeerError(f"{where}: `sideChat` must be true or false")
+    return bool(wanted)
+
+
 def read_resume(frame: Object, conversation: ConversationId, where: str) -> Send:
     """The fields of `chat.resume`, as a frame or as a body."""
     return Send(
@@ -304,6 +312,7 @@ def _fork(frame: Object) -> Frame:
     return ChatFork(
         conversation=_conversation(frame, "chat.fork"),
         turn=TurnId(_required(frame, "turnId", "chat.fork")),
+        is_side_chat=read_side_chat(frame, "chat.fork"),
     )
 
 

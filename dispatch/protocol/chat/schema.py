@@ -125,6 +125,7 @@ class ConversationLine(Wire, frozen=True, kw_only=True, tag_field="type", tag="c
     reasoning_effort: str | UnsetType = UNSET
     cwd: str | UnsetType = UNSET
     forked_from: ForkedFrom | UnsetType = UNSET
+    side_chat_of: ForkedFrom | UnsetType = UNSET
 
 
 class TurnLine(Wire, frozen=True, kw_only=True, tag_field="type", tag="turn"):
@@ -248,9 +249,10 @@ class TurnResumed(OfConversation, frozen=True, kw_only=True):
 
 
 class ConversationForked(OfConversation, frozen=True, kw_only=True):
-    """The new conversation."""
+    """The new conversation: a fork or a side chat."""
 
-    forked_from: ForkedFrom
+    forked_from: ForkedFrom | UnsetType = UNSET
+    side_chat_of: ForkedFrom | UnsetType = UNSET
 
 
 class ConversationDeleted(OfConversation, frozen=True, kw_only=True):
@@ -345,6 +347,7 @@ class ForkBody(Wire, frozen=True, kw_only=True):
     """`POST /conversations/:id/fork`: the last turn that goes along."""
 
     turn_id: Text
+    side_chat: bool | UnsetType | None = UNSET
 
 
 class TitleBody(Wire, frozen=True, kw_only=True):

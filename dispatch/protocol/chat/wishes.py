@@ -126,10 +126,13 @@ class ChatResumeFrame(ClientFrame, frozen=True, kw_only=True, tag="chat.resume")
 
 
 class ChatForkFrame(ClientFrame, frozen=True, kw_only=True, tag="chat.fork"):
-    """A new conversation with the history up to and including a sealed turn."""
+    """A new conversation with the history up to and including a sealed turn. A `sideChat` begins
+    empty, and its agent knows that history; its turn may be the running one.
+    """
 
     conversation_id: Id
     turn_id: Text
+    side_chat: bool | UnsetType | None = UNSET
 
 
 class ChatRespondFrame(Response, frozen=True, kw_only=True, tag_field="type", tag="chat.respond"):

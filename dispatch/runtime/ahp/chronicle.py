@@ -140,7 +140,10 @@ class ChatChronicle(Chronicle):
     def _ended_at(self, turn: TurnId) -> str | None:
         """What the reducers make of a chat's time when its turn ends."""
         names, running = self.names.get(turn), self.live.state.running
-        done = None if running is None else running.done
+        done, current = None if running is None else running.done, self.live.current
+        if current is not None and current.body.resumes is not None:
+            # By the start of the turn that it goes on with.
+            return None
         if names is None or done is None or done.duration_ms is None:
             return None
         return later(iso_time(names.started_at_ms), max(0, round(done.duration_ms)))

@@ -59,7 +59,7 @@ class Directory:
             "displayName": name,
             "description": info.kind,
             "models": models,
-            "capabilities": {"multipleChats": {"fork": True}},
+            "capabilities": {"multipleChats": {"fork": True, "sideChat": True}},
         }
 
     async def sessions(

@@ -31,6 +31,7 @@ from dispatch.runtime.ahp.chronicle import ChatChronicle
 from dispatch.runtime.ahp.clients import Client
 from dispatch.runtime.ahp.host import Host
 from dispatch.runtime.ahp.scope import Scope
+from dispatch.runtime.ahp.transcripts import with_transcripts
 from dispatch.runtime.live import Live
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -147,8 +148,8 @@ class Dispatching:
                 await self._answer(wish, response)
             case intents.TruncateChat(after_turn):
                 await self._truncate(wish, after_turn)
-            case intents.ResumeTurn():
-                raise Rejected("This host cannot go on with a turn yet")
+            case intents.ResumeTurn(turn_id):
+                await self._resume(wish, turn_id)
             case _ if wish.action["type"] == "chat/queuedMessagesReordered":
                 raise Rejected("This host keeps messages in the order they came")
             case _:
@@ -171,6 +172,20 @@ class Dispatching:
         )
         if accepted.duplicate:
             raise Rejected("There was a turn of this id")
+
+    async def _resume(self, wish: Wish, turn_id: str) -> None:
+        dispatched = Dispatched(
+            client=wish.origin.client_id, client_seq=wish.origin.client_seq, turn=turn_id
+        )
+        told: list[Accepted] = []
+        send = Send(
+            body=TurnBody(message="", resumes=self._turn(wish, turn_id), dispatched=dispatched),
+            conversation=wish.conversation,
+            client_message_id=_once(wish.origin),
+        )
+        await self._host.broker.send(wish.client.principal, send, told.append)
+        if told[0].duplicate:
+            raise Rejected("This was done already")
 
     async def _wait(self, wish: Wish, intent: intents.Wait) -> None:
         before = _waiting(wish, intent.pending_id)
@@ -204,12 +219,14 @@ class Dispatching:
         prepare: Callable[[Live], None],
     ) -> Accepted:
         told: list[Accepted] = []
+        principal = wish.client.principal
+        text = await with_transcripts(self._host, principal, prompt.text, prompt.transcripts)
         # A group's chats have an agent each; a model of that name is the agent's own choice.
         agent = self._host.services.agent_of(wish.chronicle.live.details.model)[0]
         model = None if prompt.model == agent else prompt.model
         send = Send(
             body=TurnBody(
-                message=prompt.text,
+                message=text,
                 images=prompt.images,
                 model=None if model is None else f"{agent}/{model}",
                 dispatched=dispatched,
@@ -218,7 +235,7 @@ class Dispatching:
             client_message_id=name,
             on_busy=on_busy,
         )
-        await self._host.broker.send(wish.client.principal, send, told.append, prepare)
+        await self._host.broker.send(principal, send, told.append, prepare)
         return told[0]
 
     async def _forget(self, wish: Wish, pending_id: str) -> None:
@@ -240,18 +257,19 @@ class Dispatching:
 
     async def _stop(self, wish: Wish, turn_id: str) -> None:
         turn = self._turn(wish, turn_id)
-        claim = Claimed("chat/turnCancelled", "", wish.origin)
+        claim = Claimed("chat/turnCancelled", turn, wish.origin)
         stopped = await self._claiming(
             wish,
             claim,
             lambda: self._host.broker.stop(wish.client.principal, wish.conversation, turn),
         )
         if stopped is None:
+            _withdraw(wish, claim)
             raise Rejected("This turn is not running")
 
     async def _truncate(self, wish: Wish, after_turn: str | None) -> None:
         turn = None if after_turn is None else self._turn(wish, after_turn)
-        claim = Claimed("chat/truncated", "", wish.origin)
+        claim = Claimed("chat/truncated", turn or "", wish.origin)
         truncate = Truncate(
             conversation=wish.conversation,
             after_turn=turn,
@@ -261,6 +279,7 @@ class Dispatching:
             wish, claim, lambda: self._host.broker.truncate(wish.client.principal, truncate)
         )
         if cut.duplicate:
+            _withdraw(wish, claim)
             raise Rejected("This was done already")
 
     async def _answer(self, wish: Wish, response: Response) -> None:
@@ -275,14 +294,22 @@ class Dispatching:
         )
 
     async def _claiming(self, wish: Wish, claim: Claimed, act: Callable[[], Awaitable[Any]]) -> Any:
-        """Do something whose event is this client's; the claim is right before it in the log."""
+        """Do something whose event is this client's; the claim is before it in the log."""
         wish.chronicle.claim(claim)
-        return await act()
+        try:
+            return await act()
+        except DispatchError:
+            _withdraw(wish, claim)
+            raise
 
     def _turn(self, wish: Wish, turn_id: str) -> TurnId:
         fold = wish.scope.fold
         assert fold is not None, "an action is carried out while its session is followed"
         return fold.chats[wish.conversation].names[turn_id]
+
+
+def _withdraw(wish: Wish, claim: Claimed) -> None:
+    wish.chronicle.claim(msgspec.structs.replace(claim, is_withdrawn=True))
 
 
 def _once(origin: Origin) -> str | None:
@@ -313,7 +340,7 @@ def _dispatched(
         turn=turn,
         pending=pending,
         kind=kind,
-        message=None if is_plain else msgspec.Raw(_ENCODER.encode(message)),
+        message=None if is_plain else _ENCODER.encode(message).decode(),
     )
 
 

@@ -176,31 +176,25 @@ class Host:
                 self.scopes.join(scope, live, uri=uri)
                 await live.commit(live.write_row)
 
-    async def fork_chat(
-        self, principal: Principal, session: str, uri: str, source: str, turn_id: str
+    async def branch_chat(
+        self, principal: Principal, session: str, uri: str, origin: Object
     ) -> None:
-        """A chat with the turns of another of the session, up to one that is finished."""
+        """A chat out of another of the session, as `origin` says it: a fork has the turns up to a
+        finished one, a side chat none, but its agent knows them, and of the running one what was
+        shown.
+        """
         require(principal, SEND)
         async with self.following(principal, session) as scope:
             _check_session(scope, session)
             if scope.conversation_of(uri) is not None:
                 raise Exists("a chat of this name is there")
             await self._check_room(principal, scope, uri)
-            conversation, turn = self.turn_of(scope, source, turn_id)
-            origin = {"kind": "fork", "chat": source, "turnId": turn_id}
-            await self.catalog.fork(
+            conversation, turn = _turn_of(scope, origin)
+            is_fork = origin["kind"] == "fork"
+            branch = self.catalog.fork if is_fork else self.catalog.side_chat
+            await branch(
                 principal, conversation, turn, lambda live: self.scopes.rename(live, uri, origin)
             )
-
-    def turn_of(self, scope: Scope, chat: str, turn_id: str) -> tuple[ConversationId, TurnId]:
-        """What a turn of a chat is in the core; raises `PeerError` for one that is not there."""
-        conversation = scope.conversation_of(chat)
-        if conversation is None or scope.fold is None:
-            raise PeerError("the source is no chat of this session")
-        fold = scope.fold.chats[conversation]
-        if all(turn["id"] != turn_id for turn in fold.state["turns"]):
-            raise PeerError("the source has no such finished turn")
-        return conversation, fold.names[turn_id]
 
     async def _check_room(self, principal: Principal, scope: Scope, uri: str) -> None:
         self.accounts.check_rate(principal.account)
@@ -244,6 +238,20 @@ class Host:
             events_max = self.services.limits.ahp_events_max
             turns, _ = await read_turns(store, cut.key, found, events_max=events_max)
             return FetchedTurns(turns, str(found[0].first_seq) if has_more else None)
+
+
+def _turn_of(scope: Scope, origin: Object) -> tuple[ConversationId, TurnId]:
+    """The turn of the core that an origin names; raises `PeerError` for one that is not there."""
+    conversation = scope.conversation_of(origin["chat"])
+    if conversation is None or scope.fold is None:
+        raise PeerError("the source is no chat of this session")
+    chat, name = scope.fold.chats[conversation], origin["turnId"]
+    is_running = chat.running is not None and chat.running.turn_id == name
+    if is_running and origin["kind"] == "fork":
+        raise PeerError("a turn that runs cannot be forked; a side chat may begin at it")
+    if not is_running and all(turn["id"] != name for turn in chat.state["turns"]):
+        raise PeerError("the source has no such turn")
+    return conversation, chat.names[name]
 
 
 def _check_session(scope: Scope, channel: str) -> None:

@@ -15,18 +15,17 @@ from typing import Final, NamedTuple
 import msgspec
 
 from dispatch.core.content import decode_line
-from dispatch.core.events import TurnSealed, decode_event
+from dispatch.core.events import AnyEvent, TurnSealed, TurnStart, UserMessage, decode_event
 from dispatch.core.identity import TurnId
 from dispatch.core.truncation import Superseded, is_superseded, last_counting
 from dispatch.core.turn import Metrics, Outcome
 from dispatch.protocol.ahp.objects import iso_time, later, present
-from dispatch.protocol.ahp.projection import Projection
 from dispatch.protocol.ahp.records import ChatDetails
-from dispatch.protocol.ahp.running_fold import RunningFold
-from dispatch.protocol.ahp.session_fold import ChatFold, TurnNames
+from dispatch.protocol.ahp.session_fold import ChatFold, TurnNames, UnknownTurn
 from dispatch.protocol.ahp.status import ERROR, IDLE
 from dispatch.protocol.ahp.transcript import TurnFacts, turn_object
 from dispatch.protocol.codec import Object
+from dispatch.runtime.admission import decode_body
 from dispatch.runtime.ahp.chronicle import names_of
 from dispatch.runtime.live import Live
 from dispatch.storage.keys import ConversationKey
@@ -73,6 +72,10 @@ async def read_chat(store: Store, cut: Cut, *, turns_max: int, events_max: int) 
     """
     found = await counting(store, cut, cut.last_seq + 1, turns_max + 1)
     has_more, found = len(found) > turns_max, found[-turns_max:]
+    # A turn that goes on with another is not shown without it.
+    while has_more and await _resumes(store, cut.key, found[0]):
+        before = await counting(store, cut, found[0].first_seq, 2)
+        has_more, found = len(before) > 1, before[-1:] + found
     turns, names = await read_turns(store, cut.key, found, events_max=events_max)
     cursor = str(found[0].first_seq) if has_more else None
     is_cut = _is_cut_behind(cut, found[-1] if found else None)
@@ -98,6 +101,11 @@ async def counting(store: Store, cut: Cut, before: int, limit: int) -> list[Seal
     return sorted(found, key=lambda turn: turn.first_seq)
 
 
+async def _resumes(store: Store, key: ConversationKey, sealed: SealedTurn) -> bool:
+    record = await store.turn(key, sealed.id)
+    return record is not None and decode_body(record.body).resumes is not None
+
+
 def _is_cut_behind(cut: Cut, last: SealedTurn | None) -> bool:
     """Whether what came after a turn was taken back: nobody calls it the last thing that failed."""
     end = 0 if last is None else last.first_seq + last.chunk_count - 1
@@ -107,28 +115,41 @@ def _is_cut_behind(cut: Cut, last: SealedTurn | None) -> bool:
 async def read_turns(
     store: Store, key: ConversationKey, found: list[SealedTurn], *, events_max: int
 ) -> tuple[list[Object], dict[str, TurnId]]:
-    """Finished turns as AHP shows them, and what they are by their names there."""
-    turns: list[Object] = []
-    names: dict[str, TurnId] = {}
-    left = events_max
-    for sealed in reversed(found):
+    """Finished turns as AHP shows them, and what they are by their names there.
+
+    They ascend; `events_max` goes to the newest of them. A turn that goes on with another is part
+    of that one.
+    """
+    records = []
+    for sealed in found:
         record = await store.turn(key, sealed.id)
         if record is None:
             # The conversation was deleted meanwhile.
             return [], {}
-        named = names_of(record)
-        turn = None
+        records.append(record)
+    watched: set[TurnId] = set()
+    for record in reversed(records):
         count = _event_count(record)
-        if 0 < count <= left:
-            left -= count
-            turn = await _folded(store, key, named, record)
-        if turn is None:
+        if 0 < count <= events_max:
+            events_max -= count
+            watched.add(record.id)
+    chat = ChatFold({"resource": "", "turns": [], "status": IDLE, "modifiedAt": ""}, {})
+    for sealed, record in zip(found, records, strict=True):
+        is_folded = record.id in watched and await _fold(store, key, chat, record)
+        if not is_folded:
             (data,) = await store.chunk_bytes([sealed.key])
-            turn = _kept(named, record, sealed, data)
-        turns.append(turn)
-        names[named.turn_id] = sealed.id
-    turns.reverse()
-    return turns, names
+            _append(chat, record, _kept(chat, record, sealed, data))
+    turns: list[Object] = chat.state["turns"]
+    return turns, chat.names
+
+
+def _append(chat: ChatFold, record: TurnRecord, turn: Object) -> None:
+    """A turn as it is kept, in the place of the one that it goes on with, if it does."""
+    turns = chat.state["turns"]
+    if turns and turns[-1]["id"] == turn["id"]:
+        turns = turns[:-1]
+    chat.state = {**chat.state, "turns": [*turns, turn]}
+    chat.names[turn["id"]] = record.id
 
 
 def base_state(
@@ -186,19 +207,10 @@ async def _read_running(store: Store, cut: Cut, running: Running, chat: ChatFold
         if record is None:
             return
         names = names_of(record)
-    chat.running = names
-    chat.names[names.turn_id] = running.turn
-    chat.projection = projection = projection_of(names)
     async with aclosing(event_pages(store, cut.key, running.first_offset - 1, cut.head)) as pages:
         async for page in pages:
             for stored in page:
-                event = decode_event(stored.payload)
-                chat.text.add_all(projection.project(event, names.started_at_ms))
-
-
-def projection_of(names: TurnNames) -> Projection:
-    """How a turn is said from its beginning."""
-    return Projection(names.turn_id, queued_id=names.queued_id, message=names.message)
+                _say(chat, running.turn, names, decode_event(stored.payload))
 
 
 def _event_count(record: TurnRecord) -> int:
@@ -208,33 +220,51 @@ def _event_count(record: TurnRecord) -> int:
     return record.last_offset - record.first_offset + 1
 
 
-async def _folded(
-    store: Store, key: ConversationKey, names: TurnNames, record: TurnRecord
-) -> Object | None:
-    """A finished turn of its events; None where some were pruned."""
+async def _fold(store: Store, key: ConversationKey, chat: ChatFold, record: TurnRecord) -> bool:
+    """Fold a finished turn of its events; False, and nothing, where some were pruned."""
     assert record.first_offset is not None, "a turn with events has a first one"
     assert record.last_offset is not None, "and a last one"
-    text = RunningFold({"turns": [], "status": IDLE, "modifiedAt": ""})
-    projection = projection_of(names)
+    before, names = chat.state, names_of(record)
     expected = record.first_offset
     async with aclosing(
         event_pages(store, key, record.first_offset - 1, record.last_offset)
     ) as pages:
         async for page in pages:
             for stored in page:
-                if stored.offset != expected:
-                    return None
-                expected += 1
                 event = decode_event(stored.payload)
-                is_end = isinstance(event, TurnSealed)
-                at_ms = names.ended_at_ms if is_end else names.started_at_ms
-                text.add_all(projection.project(event, at_ms))
-    turns: list[Object] = text.state["turns"]
-    return turns[0] if turns else None
+                if stored.offset == expected and _say(chat, record.id, names, event):
+                    expected += 1
+    chat.projection = chat.running = None
+    if expected <= record.last_offset:
+        chat.state = before
+        return False
+    return True
 
 
-def _kept(names: TurnNames, record: TurnRecord, sealed: SealedTurn, data: bytes) -> Object:
+def _say(chat: ChatFold, turn: TurnId, names: TurnNames, event: AnyEvent) -> bool:
+    """Fold one event of a turn; False where it goes on with one that is not there."""
+    if chat.projection is None:
+        if not isinstance(event, UserMessage | TurnStart):
+            return False
+        try:
+            chat.begin(turn, names, event)
+        except UnknownTurn:
+            return False
+    if chat.projection is None:
+        return False
+    is_end = isinstance(event, TurnSealed)
+    at_ms = names.ended_at_ms if is_end else names.started_at_ms
+    chat.text.add_all(chat.projection.project(event, at_ms))
+    return True
+
+
+def _kept(chat: ChatFold, record: TurnRecord, sealed: SealedTurn, data: bytes) -> Object:
     """A finished turn of what is kept of it for ever."""
+    names, resumes = names_of(record), decode_body(record.body).resumes
+    before: Object | None = None
+    if resumes is not None and resumes in chat.names.values():
+        names = msgspec.structs.replace(names, turn_id=chat.name_of(resumes))
+        before = chat.state["turns"][-1]
     metrics = _METRICS.decode(record.metrics) if record.metrics else Metrics()
     duration_ms = metrics.duration_ms
     if duration_ms is None:
@@ -249,5 +279,6 @@ def _kept(names: TurnNames, record: TurnRecord, sealed: SealedTurn, data: bytes)
         usage=usage if usage.input_tokens or usage.output_tokens else None,
         done_reason=outcome,
     )
-    turn = turn_object(facts, [decode_line(line) for line in data.split(b"\n") if line])
+    lines = [decode_line(line) for line in data.split(b"\n") if line]
+    turn = turn_object(facts, lines, before)
     return turn if names.message is None else {**turn, "message": names.message}

@@ -8,15 +8,16 @@ too much, whoever asks gets snapshots.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Final, NamedTuple
 
 from dispatch.core.events import Truncated, decode_event
 from dispatch.core.identity import ConversationId, TurnId
+from dispatch.core.truncation import Superseded
 from dispatch.protocol.ahp.envelopes import ENVELOPES_PER_POSITION, Change
 from dispatch.protocol.ahp.records import decode_record
-from dispatch.protocol.ahp.session_fold import ChatFold, SessionFold, TurnNames
+from dispatch.protocol.ahp.session_fold import ChatFold, SessionFold, TurnNames, UnknownTurn
 from dispatch.runtime.ahp.chronicle import names_of
 from dispatch.runtime.ahp.reading import Cut, base_state, counting, event_pages, read_turns
 from dispatch.runtime.ahp.scope import Scope, session_state
@@ -80,7 +81,11 @@ class Replay:
         for position, act in sorted(due, key=lambda one: one[0]):
             if position > self._upto:
                 break
-            found += [change for change in act(fold) if change.server_seq > self._after]
+            try:
+                said = act(fold)
+            except UnknownTurn as error:
+                raise Pruned from error
+            found += [change for change in said if change.server_seq > self._after]
         return found
 
     async def _chat(self, cut: Cut) -> _Since:
@@ -100,12 +105,10 @@ class Replay:
             raise Pruned
         ids = await self._store.turn_ids(sorted({event.turn for event in events}))
         before = 1 if last is None or last.first_seq is None else last.first_seq + last.chunk_count
-        base, names = await read_turns(
-            self._store,
-            cut.key,
-            await counting(self._store, cut, before, _BASE_TURNS),
-            events_max=0,
-        )
+        cuts = [one for one in map(_truncation, events) if one is not None]
+        then = cut._replace(superseded=_without(cut.superseded, cuts))
+        older = await counting(self._store, then, before, _BASE_TURNS)
+        base, names = await read_turns(self._store, cut.key, older, events_max=0)
         named: dict[TurnKey, TurnNames] = {}
         for key, turn in ids.items():
             record = await self._store.turn(cut.key, turn)
@@ -113,7 +116,7 @@ class Replay:
                 raise Pruned
             if record.state != "marker":
                 named[key] = names_of(record)
-        await self._name_kept(cut, events, names)
+        await self._name_kept(cut, cuts, names)
         return _Since(ChatFold(base_state(cut.details, base), names), events, named, ids)
 
     async def _last_before(self, cut: Cut) -> TurnRecord | None:
@@ -140,14 +143,12 @@ class Replay:
         return found[0].position < self._from
 
     async def _name_kept(
-        self, cut: Cut, events: list[EventRecord], names: dict[str, TurnId]
+        self, cut: Cut, cuts: Sequence[Truncated], names: dict[str, TurnId]
     ) -> None:
         """What the turns are called behind which the chat was truncated."""
-        for stored in events:
-            if stored.payload.startswith(_TRUNCATED):
-                event = decode_event(stored.payload)
-                kept = event.after_turn if isinstance(event, Truncated) else None
-                record = None if kept is None else await self._store.turn(cut.key, TurnId(kept))
+        for one in cuts:
+            if one.after_turn is not None and one.after_turn not in names.values():
+                record = await self._store.turn(cut.key, TurnId(one.after_turn))
                 if record is not None:
                     names[names_of(record).turn_id] = record.id
 
@@ -174,6 +175,26 @@ class Replay:
                 raise Pruned
             if len(page.records) < _LOG_PAGE or after > self._upto:
                 return due
+
+
+def _truncation(stored: EventRecord) -> Truncated | None:
+    if not stored.payload.startswith(_TRUNCATED):
+        return None
+    event = decode_event(stored.payload)
+    return event if isinstance(event, Truncated) else None
+
+
+def _without(superseded: Superseded, cuts: Sequence[Truncated]) -> Superseded:
+    """What had been left behind before these truncations, as far as they do not hide it."""
+    stretches = list(superseded)
+    for cut in cuts:
+        stretches = [
+            part
+            for first, last in stretches
+            for part in ((first, min(last, cut.after_seq)), (max(first, cut.last_seq + 1), last))
+            if part[0] <= part[1]
+        ]
+    return tuple(stretches)
 
 
 def _event(

@@ -320,9 +320,13 @@ def model_of(row: ConversationRecord) -> str | None:
 
 def _origin(scope: Scope, live: Live) -> Object:
     """Where a conversation comes from, as AHP says it."""
-    if live.details.forked_from is None:
+    details = live.details
+    if details.forked_from is not None:
+        kind, (source, turn) = "fork", details.forked_from
+    elif details.side_chat_of is not None:
+        kind, (source, turn) = "sideChat", details.side_chat_of
+    else:
         return {"kind": "user"}
-    source, turn = live.details.forked_from
     ledger = scope.chats.get(source)
     if ledger is None:
         return {"kind": "user"}
@@ -331,4 +335,4 @@ def _origin(scope: Scope, live: Live) -> Object:
     for name, other in () if fold is None else fold.names.items():
         if other == turn:
             named = name
-    return {"kind": "fork", "chat": ledger.details.uri, "turnId": named}
+    return {"kind": kind, "chat": ledger.details.uri, "turnId": named}

@@ -128,7 +128,8 @@ class AhpConnections:
             version = connection.client.version
             if version not in texts:
                 lower = down_notification(version, method, params)
-                texts[version] = b"" if lower is None else encode_notification(method, _JSON(lower))
+                is_empty = lower is None or lower.get("changes") == {}
+                texts[version] = b"" if is_empty else encode_notification(method, _JSON(lower))
             if texts[version]:
                 connection.send(texts[version])
 

@@ -9,7 +9,7 @@ written: no action is in both, and none is in neither.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 import structlog
@@ -98,7 +98,8 @@ class Source(_Params, frozen=True, kw_only=True):
 
     chat: Uri
     turn_id: str
-    kind: str
+    kind: Literal["fork", "sideChat"]
+    selection: dict[str, Any] | None = None
 
 
 class CreateChat(_Params, frozen=True, kw_only=True):
@@ -312,14 +313,16 @@ class Methods:
         uri, source = parse_uri(wanted.chat), wanted.source
         if source is None:
             await self._host.create_chat(client.principal, wanted.channel, uri)
-        elif source.kind != "fork":
-            raise PeerError("a chat may begin as a fork of another; other kinds are not served")
         elif source.chat == uri:
-            raise PeerError("a chat cannot be a fork of itself")
+            raise PeerError("a chat cannot come out of itself")
         else:
-            await self._host.fork_chat(
-                client.principal, wanted.channel, uri, source.chat, source.turn_id
+            origin = present(
+                kind=source.kind,
+                chat=source.chat,
+                turnId=source.turn_id,
+                selection=source.selection if source.kind == "sideChat" else None,
             )
+            await self._host.branch_chat(client.principal, wanted.channel, uri, origin)
         if wanted.initial_message is not None:
             await connection.hub.dispatching.begin(client, uri, wanted.initial_message)
 

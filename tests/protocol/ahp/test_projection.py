@@ -249,8 +249,8 @@ def test_a_failed_turn_can_be_resumed_and_goes_on_under_its_own_id() -> None:
     events = [UserMessage("hi"), TurnStart(), TextDelta("a"), ErrorEvent("lost")]
     chat = folded([*events, Done("error"), TurnSealed()])
     assert chat["status"] == 2
-    again = Projection(TURN, resumes=True, parts_before=1)
-    more: list[AnyEvent] = [TurnStart(), TextDelta("b"), Done("stop"), TurnSealed()]
+    again = Projection(TURN, resumes=chat["turns"][0]["responseParts"])
+    more: list[AnyEvent] = [TurnStart("t0"), TextDelta("b"), Done("stop"), TurnSealed()]
     for event in more:
         chat = fold(chat, again.project(event, AT_MS))
     [turn] = chat["turns"]

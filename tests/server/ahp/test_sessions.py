@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dispatch.settings import Limits
-from dispatch.testing.scripted import FOR_EVER, ScriptedAgent
+from dispatch.testing.scripted import FOR_EVER, Gate, ScriptedAgent
 from tests.protocol.replies import http_client
 from tests.server.ahp.peer import (
     ROOT,
@@ -281,3 +281,41 @@ async def test_a_client_that_follows_a_session_no_more_takes_no_part_in_it(tmp_p
         await bob.notify("unsubscribe", channel=session)
         await ann.until_type("session/activeClientRemoved")
         await ann.check()
+
+
+async def test_a_side_chat_begins_empty_and_its_agent_knows_what_was_said(tmp_path: Path) -> None:
+    gate = Gate()
+    agent = ScriptedAgent(
+        script=lambda request: ["half", gate] if request.message == "long" else ["ok"]
+    )
+    async with (
+        daemon_of(tmp_path, agent) as daemon,
+        peer_of(daemon, "c1") as ann,
+        peer_of(daemon, "c2", version="0.5.1") as bob,
+    ):
+        session, chat = await ann.make_session()
+        await bob.subscribe(session)
+        await say(ann, chat, "one", "t1")
+        await ann.dispatch(chat, turn_started("long", "t2"))
+        await ann.until_type("chat/responsePart")
+        source = {
+            "kind": "sideChat",
+            "chat": chat,
+            "turnId": "t2",
+            "selection": {"text": "half"},
+        }
+        await ann.call("createChat", channel=session, chat="ahp-chat:/side", source=source)
+        state = await ann.subscribe("ahp-chat:/side")
+        assert state["turns"] == []
+        assert state["origin"] == source
+        added = await bob.until_type("session/chatAdded")
+        assert added["action"]["summary"]["origin"] == {"kind": "user"}
+        await say(ann, "ahp-chat:/side", "what is this?", "s1")
+        history = await agent.requests[-1].history()
+        said = "".join(str(line.chunk) for line in history)
+        assert "one" in said
+        assert "half" in said
+        gate.open()
+        await ann.until_turns(chat, 2)
+        await ann.check()
+        await bob.check()

@@ -294,3 +294,30 @@ async def test_a_native_message_that_waits_is_shown_and_taken_back_from_here(
         await ann.until_turns(chat)
         assert agent.messages == ["first"]
         await ann.check()
+
+
+async def test_a_chat_that_a_message_refers_to_is_told_to_its_agent_as_it_is_then(
+    tmp_path: Path,
+) -> None:
+    agent = ScriptedAgent("forty-two")
+    async with daemon_of(tmp_path, agent) as daemon, peer_of(daemon) as ann:
+        session, chat = await ann.make_session()
+        await ann.dispatch(chat, turn_started("the question"))
+        await ann.until_turns(chat)
+        other = "ahp-chat:/other"
+        await ann.call("createChat", channel=session, chat=other)
+        await ann.subscribe(other)
+        attached = {"type": "chat", "label": "Before", "resource": chat}
+        asks = turn_started("and now?", "t2")
+        asks["message"]["attachments"] = [attached]
+        await ann.dispatch(other, asks)
+        (turn,) = await ann.until_turns(other)
+        assert turn["message"]["attachments"] == [attached]
+        told = agent.messages[-1]
+        assert "the question" in told
+        assert "forty-two" in told
+        assert told.endswith("and now?")
+        asks = turn_started("and now?", "t3")
+        asks["message"]["attachments"] = [{**attached, "endTurn": "t9"}]
+        assert "not finished" in await ann.refused(other, asks)
+        await ann.check()
