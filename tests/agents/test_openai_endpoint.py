@@ -188,7 +188,9 @@ async def test_the_endpoint_may_say_when(openai, header: dict, milliseconds: flo
 
 
 @pytest.mark.parametrize(
-    "after", ["3600", format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)]
+    "after",
+    ["3600", format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)],
+    ids=["seconds", "date"],
 )
 async def test_nobody_is_kept_waiting_for_an_hour(fails, after: str) -> None:
     failure, listener = await fails(refusal(429, retry_after=after))
