@@ -163,7 +163,7 @@ class _Export:
     async def _memberships(self) -> AsyncGenerator[bytes, None]:
         """The groups that the person made, wrote in or read."""
         person = self._person
-        made = [group.id async for group in person.groups_made()]
+        made = [group.id async for group in person.made("group")]
         for group_id in sorted({*made, *self._groups}):
             group = await person.group(group_id)
             if group is not None:

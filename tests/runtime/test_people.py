@@ -15,9 +15,10 @@ from anyio import wait_all_tasks_blocked
 
 from dispatch.agents.port import TurnRequest
 from dispatch.core.identity import LOCAL, SEND, WATCH, ConversationId, Principal, UserId
-from dispatch.errors import Forbidden, StorageFull
+from dispatch.errors import Forbidden, NotFound, StorageFull
 from dispatch.protocol.groups.requests import GroupCreate, GroupSend
 from dispatch.protocol.sessions.requests import Create, Message
+from dispatch.runtime.ahp.clients import Clients
 from dispatch.runtime.people.catalog import Forgotten, Removed, Stayed
 from dispatch.storage.check import verify
 from dispatch.storage.memory import MemoryStore
@@ -384,3 +385,16 @@ async def test_of_a_chat_session_only_what_is_over_is_handed_out() -> None:
         assert found is not None
         assert len(await broker.store.rows(found.key, limit=9)) == 2
         assert [row.text async for row in person.messages(found)] == ["talk"]
+
+
+async def test_the_names_of_her_clients_go_and_are_given_to_nobody() -> None:
+    async with broker_on(MemoryStore(MemoryDisk()), agents=agents()) as broker:
+        clients = Clients(broker.services)
+        await clients.meet(ANN, "window", ["1.0.0"])
+        await clients.meet(LOCAL, "terminal", ["0.7.0"])
+        await broker.verbs.people.forget(LOCAL, ANN.user)
+        with pytest.raises(NotFound):
+            await clients.known(ANN, "window")
+        with pytest.raises(Forbidden):
+            await clients.meet(LOCAL, "window", ["1.0.0"])
+        assert (await clients.known(LOCAL, "terminal")).offer == "0.7.0"

@@ -104,14 +104,16 @@ class Belongings:
             yield page
             after = page.next_key
 
-    async def groups_made(self) -> AsyncGenerator[TimelineRecord, None]:
-        """The groups that the person made, newest activity first."""
+    async def made(
+        self, kind: Literal["group", "ahp-client"]
+    ) -> AsyncGenerator[TimelineRecord, None]:
+        """The groups that the person made, or the AHP clients that are theirs, newest first."""
         before = None
         while True:
             page = await self._store.timelines(
                 TimelineQuery(
                     account=self.account,
-                    kind="group",
+                    kind=kind,
                     user=self.user,
                     statuses=("active", "archived"),
                     before=before,

@@ -30,7 +30,7 @@ from dispatch.runtime.live import Live
 from dispatch.runtime.pending import Draft, PendingChange
 from dispatch.runtime.people.belongings import Begun, Belongings
 from dispatch.runtime.services import Services
-from dispatch.storage.keys import ConversationKey, TurnKey
+from dispatch.storage.keys import ConversationKey, TimelineKey, TurnKey
 from dispatch.storage.people import CursorKey
 from dispatch.storage.port import TurnRecord
 
@@ -38,6 +38,8 @@ log = structlog.get_logger()
 
 # What is removed is no conversation's: it has no events.
 _NO_CONVERSATION: Final = ConversationKey(0)
+# Of one commit: others wait for it no longer than for a large turn.
+_CLIENTS_AT_ONCE: Final = 1_000
 
 
 class Removed(NamedTuple):
@@ -130,7 +132,8 @@ class People:
         ended = await self._end_turns(account, user, before)
         cursors = await self._forget_reading(person)
         waiting, messages = await self._forget_waiting(person)
-        groups = [group.id async for group in person.groups_made()]
+        await self._forget_clients(person)
+        groups = [group.id async for group in person.made("group")]
         return Forgotten(
             ended,
             Removed(conversations, sessions, cursors, waiting),
@@ -205,6 +208,13 @@ class People:
             count += len(removals)
         return count
 
+    async def _forget_clients(self, person: Belongings) -> None:
+        """Remove the names of their AHP clients; nobody else gets one of them."""
+        names = [client.key async for client in person.made("ahp-client")]
+        for start in range(0, len(names), _CLIENTS_AT_ONCE):
+            some = names[start : start + _CLIENTS_AT_ONCE]
+            await self._outbox.commit(partial(_bury, some))
+
     async def _forget_waiting(self, person: Belongings) -> tuple[int, int]:
         """Remove messages that were taken back before their turn; how many, and how many stay."""
         removed = stayed = 0
@@ -229,6 +239,10 @@ def _has_turn_of(live: Live, user: UserId, before: TurnKey) -> bool:
     if live.current is not None:
         others.append(live.current)
     return any(one.user == user and one.key < before for one in others)
+
+
+def _bury(timelines: Sequence[TimelineKey], draft: Draft) -> None:
+    draft.burials.extend(timelines)
 
 
 def _remove_cursors(removals: list[CursorKey], draft: Draft) -> None:
