@@ -194,6 +194,12 @@ class MessageQueued(OfConversation, frozen=True, kw_only=True):
     duplicate: bool | UnsetType = UNSET
 
 
+class QueueReordered(OfConversation, frozen=True, kw_only=True):
+    """What waits now, in the order in which it will run."""
+
+    queue: tuple[QueuedMessage, ...]
+
+
 class MessageUnqueued(OfConversation, frozen=True, kw_only=True):
     """Whether it still waited; what waits now."""
 
@@ -292,6 +298,12 @@ class QueueBody(SendFields, frozen=True, kw_only=True):
     """`POST /conversations/:id/queue`."""
 
     text: Said
+
+
+class QueueOrderBody(Wire, frozen=True, kw_only=True):
+    """`PUT /conversations/:id/queue`: which messages run first, in this order."""
+
+    message_ids: tuple[Text, ...]
 
 
 class StopBody(Wire, frozen=True, kw_only=True):
