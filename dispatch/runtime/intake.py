@@ -167,6 +167,8 @@ async def reorder(live: Live, wanted: Sequence[TurnId]) -> None:
         draft.changes.extend(
             TurnChange(one.key, one.state, one.state, ordinal=one.ordinal) for one in records
         )
+        if live.scribe is not None:
+            live.scribe.reordered(draft, [waiting.turn for waiting in live.state.queue])
 
     def instead() -> None:
         still = tuple(one for one in before if one[0] in live.queued)
