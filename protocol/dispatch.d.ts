@@ -34,8 +34,10 @@ export type NativeServerFrame =
   | ConversationTitleChangedFrame
   | ConversationDeletedFrame
   | ConversationTruncatedFrame
+  | ChatQueueCancelledFrame
   | ChatStoppedFrame
   | ChatTruncatedFrame
+  | ChatQueueReorderedFrame
   | ChatForkedFrame
   | ChatReadMovedFrame
   | ChatRequestClosedFrame
@@ -52,6 +54,7 @@ export type NativeClientFrame =
   | ChatSendFrame
   | ChatQueueFrame
   | ChatQueueCancelFrame
+  | ChatQueueReorderFrame
   | ChatSubscribeFrame
   | ChatUnsubscribeFrame
   | ChatStopFrame
@@ -74,6 +77,7 @@ export type Part1ServerFrame =
   | Part1ErrorFrame
   | ChatStoppedFrame
   | ChatTruncatedFrame
+  | ChatQueueReorderedFrame
   | ChatForkedFrame
   | ChatReadMovedFrame
   | ChatRequestClosedFrame
@@ -537,12 +541,21 @@ export interface ChatPurged {
   purged: boolean;
 }
 
-/** Take a queued message back; nothing if it is gone already. */
+/** Take a queued message back; nothing if it is gone already. Answered if it has a `ref`. */
 export interface ChatQueueCancelFrame {
   type: "chat.queue.cancel";
   ref?: string | number | null;
   conversationId: string;
   messageId: string;
+}
+
+/** Whether the message still waited. */
+export interface ChatQueueCancelledFrame {
+  type: "chat.queue.cancelled";
+  ref?: string | number;
+  conversationId: string;
+  messageId: string;
+  cancelled: boolean;
 }
 
 /** Say something once everything before it is answered. Blank text is refused. */
@@ -553,6 +566,22 @@ export interface ChatQueueFrame {
   text: string;
   workspaceId?: string | null;
   clientMessageId?: string | null;
+}
+
+/** Let these queued messages run first, in this order; who does not wait is passed over. */
+export interface ChatQueueReorderFrame {
+  type: "chat.queue.reorder";
+  ref?: string | number | null;
+  conversationId: string;
+  messageIds: string[];
+}
+
+/** The order in which all that wait will run. */
+export interface ChatQueueReorderedFrame {
+  type: "chat.queue.reordered";
+  ref?: string | number;
+  conversationId: string;
+  messageIds: string[];
 }
 
 /** `POST /v1/chat/:id/read`: where the cursor is, and what is behind it. */
@@ -1735,9 +1764,20 @@ export interface QueueField {
   payload: QueuePayload;
 }
 
+/** `PUT /conversations/:id/queue`: which messages run first, in this order. */
+export interface QueueOrderBody {
+  messageIds: string[];
+}
+
 /** The queue, first to run first. */
 export interface QueuePayload {
   messages: QueuedMessage[];
+}
+
+/** What waits now, in the order in which it will run. */
+export interface QueueReordered {
+  conversationId: string;
+  queue: QueuedMessage[];
 }
 
 /** The queue's surface, the only one that there is. */

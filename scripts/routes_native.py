@@ -151,6 +151,14 @@ NATIVE_OPERATIONS = (
         errors=(400, 404, 409, 410),
     ),
     Operation(
+        "put",
+        f"{ONE_C}/queue",
+        "Let queued messages run in another order.",
+        {200: native.QueueReordered},
+        native.QueueOrderBody,
+        errors=(400, 404, 409, 410),
+    ),
+    Operation(
         "post",
         f"{ONE_C}/queue",
         "Say something once everything before it is answered.",

@@ -8,6 +8,7 @@ Invariant: at most one turn runs; a fact that ends a turn is decided once, whoev
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -123,6 +124,12 @@ class Unqueued(msgspec.Struct, frozen=True):
     turn: TurnId
 
 
+class Reordered(msgspec.Struct, frozen=True):
+    """Queued messages have other ordinals."""
+
+    ordinals: tuple[tuple[TurnId, int], ...]
+
+
 class StatusChanged(msgspec.Struct, frozen=True):
     """The status that everybody in the account is told."""
 
@@ -139,6 +146,7 @@ Fact = (
     | Steered
     | Absorbed
     | Unqueued
+    | Reordered
     | StatusChanged
 )
 
@@ -286,6 +294,17 @@ def cancel(state: State, turn: TurnId) -> tuple[Unqueued, ...]:
     return (Unqueued(turn),) if any(w.turn == turn for w in state.queue) else ()
 
 
+def reorder(state: State, wanted: Sequence[TurnId]) -> tuple[Reordered, ...]:
+    """These messages first, the others behind them as they were; nothing where that is so already.
+    Whoever is not queued (any more) is passed over.
+    """
+    places = {turn: place for place, turn in reversed(list(enumerate(wanted)))}
+    order = sorted(state.queue, key=lambda waiting: places.get(waiting.turn, len(places)))
+    moved = zip(order, state.queue, strict=True)
+    ordinals = tuple((one.turn, old.ordinal) for one, old in moved if one.turn != old.turn)
+    return (Reordered(ordinals),) if ordinals else ()
+
+
 def close(state: State) -> tuple[Unqueued | StatusChanged, ...]:
     """Drop the queue and close; the running turn is ended by `end`."""
     dropped = tuple(Unqueued(waiting.turn) for waiting in (*state.queue, *state.steers))
@@ -334,6 +353,10 @@ def evolve(state: State, fact: Fact) -> State:
                 queue=tuple(w for w in state.queue if w.turn != turn),
                 steers=tuple(w for w in state.steers if w.turn != turn),
             )
+        case Reordered(ordinals):
+            given = dict(ordinals)
+            moved = (replace(w, ordinal=given.get(w.turn, w.ordinal)) for w in state.queue)
+            return replace(state, queue=_ordered(tuple(moved)))
         case StatusChanged(status):
             return replace(state, status=status)
 

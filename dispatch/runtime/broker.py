@@ -7,7 +7,7 @@ Invariant: when a verb returns, what it says is durable; when it raises, nothing
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -30,6 +30,7 @@ from dispatch.runtime.admission import (
     client_key_of,
     decode_accepted,
 )
+from dispatch.runtime.branching import still_there
 from dispatch.runtime.conversations import Conversations
 from dispatch.runtime.deciding import Deciding
 from dispatch.runtime.directories import allowed_directory
@@ -38,6 +39,7 @@ from dispatch.runtime.history import History
 from dispatch.runtime.live import Live
 from dispatch.runtime.rewinding import Rewinding
 from dispatch.runtime.services import Services
+from dispatch.runtime.truncation import check_alone
 from dispatch.runtime.turns import run_turn
 from dispatch.storage.keys import TurnKey
 
@@ -172,6 +174,21 @@ class Broker:
         self._accounts.backlog.recount(live)
         await live.written()
         return True
+
+    async def reorder(
+        self, principal: Principal, conversation: ConversationId, turns: Sequence[TurnId]
+    ) -> list[TurnId]:
+        """Let these queued messages run first, in this order; the order of all that wait then.
+
+        Those that are not queued (any more) are passed over. Raises `InTimeline` where a group or
+        chat session says what comes when.
+        """
+        require(principal, SEND)
+        async with self._conversations.using(principal, conversation) as live:
+            check_alone(live)
+            await still_there(live)
+            await intake.reorder(live, turns)
+            return [waiting.turn for waiting in live.state.queue]
 
     async def respond(
         self, principal: Principal, conversation: ConversationId, response: Response

@@ -7,7 +7,7 @@ Invariant: after a seal the order is truncations, interrupting message, held sen
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -15,6 +15,7 @@ from dispatch.agents.port import Steer
 from dispatch.core import conversation as rules
 from dispatch.core.conversation import (
     Queued,
+    Reordered,
     StatusChanged,
     Steered,
     Unqueued,
@@ -150,6 +151,36 @@ def cancel(live: Live, turn: TurnId) -> bool:
     facts = rules.cancel(live.state, turn)
     _drop(live, facts)
     return bool(facts)
+
+
+async def reorder(live: Live, wanted: Sequence[TurnId]) -> None:
+    """Let queued messages run in another order, durable when it returns."""
+    facts = rules.reorder(live.state, wanted)
+    if not facts:
+        return
+    before = tuple((waiting.turn, waiting.ordinal) for waiting in live.state.queue)
+    (fact,) = facts
+    _give_ordinals(live, fact)
+    records = [live.queued[turn] for turn, _ in fact.ordinals]
+
+    def write(draft: Draft, _offset: int) -> None:
+        draft.changes.extend(
+            TurnChange(one.key, one.state, one.state, ordinal=one.ordinal) for one in records
+        )
+        if live.scribe is not None:
+            live.scribe.reordered(draft, [waiting.turn for waiting in live.state.queue])
+
+    def instead() -> None:
+        still = tuple(one for one in before if one[0] in live.queued)
+        _give_ordinals(live, Reordered(still))
+
+    await live.commit(write, then=live.tell_queue, instead=instead)
+
+
+def _give_ordinals(live: Live, fact: Reordered) -> None:
+    live.state = rules.evolve(live.state, fact)
+    for turn, ordinal in fact.ordinals:
+        live.queued[turn].ordinal = ordinal
 
 
 def take_out(live: Live, turn: TurnId) -> TurnChange:

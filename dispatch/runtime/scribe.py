@@ -71,6 +71,10 @@ class Scribe(Mirror, Protocol):
         """Messages were taken out of the queue."""
         ...
 
+    def reordered(self, draft: Draft, turns: Sequence[TurnId]) -> None:
+        """The queue has another order, which is this one."""
+        return
+
     def renamed(self, draft: Draft, title: str) -> None:
         """The conversation has another title."""
         ...

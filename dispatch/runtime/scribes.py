@@ -116,6 +116,11 @@ class Both(Scribe):
         self.first.dropped(draft, turns)
         self.chronicle.dropped(draft, turns)
 
+    def reordered(self, draft: Draft, turns: Sequence[TurnId]) -> None:
+        """See `Scribe`."""
+        self.first.reordered(draft, turns)
+        self.chronicle.reordered(draft, turns)
+
     def renamed(self, draft: Draft, title: str) -> None:
         """See `Scribe`."""
         self.first.renamed(draft, title)

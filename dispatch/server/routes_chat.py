@@ -18,7 +18,7 @@ from dispatch.core.commands import Accepted, Send
 from dispatch.core.identity import WATCH, ConversationId, TurnId, may
 from dispatch.errors import Busy, PeerError
 from dispatch.protocol.chat.frames import queue_messages
-from dispatch.protocol.chat.requests import read_response, send_of
+from dispatch.protocol.chat.requests import read_order, read_response, send_of
 from dispatch.protocol.codec import Object
 from dispatch.server.bodies import check_strings, text_field
 from dispatch.server.call import Call, Site, route
@@ -42,7 +42,7 @@ def routes(site: Site) -> list[Route]:
     one = "/conversations/{id}"
     return [
         route(site, "/chat", POST=_chat),
-        route(site, f"{one}/queue", POST=_queue),
+        route(site, f"{one}/queue", POST=_queue, PUT=_reorder),
         route(site, f"{one}/queue/{{message}}", DELETE=_unqueue),
         route(site, f"{one}/requests/{{request}}", POST=_respond),
     ]
@@ -117,6 +117,13 @@ async def _queue(call: Call) -> Response:
         "queue": await _waiting(call, conversation),
     }
     return Json({**reply, "duplicate": True} if told.duplicate else reply)
+
+
+async def _reorder(call: Call) -> Response:
+    conversation = call.conversation
+    wanted = read_order(await call.fields(), "PUT /conversations/:id/queue")
+    await call.site.hub.broker.reorder(call.principal, conversation, wanted)
+    return Json({"conversationId": conversation, "queue": await _waiting(call, conversation)})
 
 
 async def _unqueue(call: Call) -> Response:

@@ -32,8 +32,14 @@ async def carry_out(connection: Connection, command: wish.Frame) -> None:
             await _send(connection, command)
         case wish.ChatSubscribe(subscribe=subscribe):
             await _subscribe(connection, subscribe, command.ref)
-        case wish.ChatQueueCancel(conversation=conversation, message=message):
-            await connection.hub.broker.cancel(connection.principal, conversation, message)
+        case wish.ChatQueueCancel():
+            await _cancel(connection, command)
+        case wish.ChatQueueReorder(conversation=conversation, messages=messages):
+            order = await connection.hub.broker.reorder(
+                connection.principal, conversation, messages
+            )
+            told = {"conversationId": conversation, "messageIds": order}
+            connection.reply({"type": "chat.queue.reordered", **told}, command.ref)
         case wish.ChatStop():
             await _stop(connection, command)
         case wish.ChatTruncate(truncate=truncate):
@@ -264,6 +270,21 @@ async def _stop(connection: Connection, command: wish.ChatStop) -> None:
     if stopped is not None:
         frame["turnId"] = stopped
     connection.reply(frame, command.ref)
+
+
+async def _cancel(connection: Connection, command: wish.ChatQueueCancel) -> None:
+    """Part 1 has no reply, and whoever gives no `ref` expects none."""
+    cancelled = await connection.hub.broker.cancel(
+        connection.principal, command.conversation, command.message
+    )
+    if command.ref is not None and connection.dialect.is_v1:
+        frame = {
+            "type": "chat.queue.cancelled",
+            "conversationId": command.conversation,
+            "messageId": command.message,
+            "cancelled": cancelled,
+        }
+        connection.reply(frame, command.ref)
 
 
 async def _fork(connection: Connection, command: wish.ChatFork) -> None:

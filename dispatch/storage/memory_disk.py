@@ -162,6 +162,8 @@ class MemoryDisk(msgspec.Struct):
             turn.started_at_ms = change.started_at_ms
         if change.first_offset is not None:
             turn.first_offset = change.first_offset
+        if change.ordinal is not None:
+            turn.ordinal = change.ordinal
         undo.put(self.turns, change.turn, turn)
 
     def _insert_event(self, event: EventRecord, undo: Undo) -> None:

@@ -111,6 +111,7 @@ class TurnChange(NamedTuple):
     to_state: TurnState
     started_at_ms: int | None = None
     first_offset: int | None = None
+    ordinal: int | None = None
 
 
 class TurnSeal(NamedTuple):

@@ -185,7 +185,8 @@ CHANGE_TURN: Final = """
 UPDATE turn SET
     state = ?3,
     started_at_ms = coalesce(?4, started_at_ms),
-    first_offset = coalesce(?5, first_offset)
+    first_offset = coalesce(?5, first_offset),
+    ordinal = coalesce(?6, ordinal)
 WHERE key = ?1 AND state = ?2
 """
 

@@ -230,6 +230,23 @@ async def test_a_chat_is_truncated_and_goes_on(daemon: DaemonProcess) -> None:
             assert ids_of(one.chat) == [first["id"], third["id"]]
 
 
+async def test_everybody_who_cancels_is_answered(daemon: DaemonProcess) -> None:
+    async with client(daemon.url) as one, client(daemon.url, "0.7.0") as other:
+        first = await created(one, "endless")
+        seats = [first, await seated(other, first.session.uri)]
+        for _ in range(5):
+            turn_id = await seats[0].start("go")
+            for seat in seats:
+                await seat.said(turn_id, 1)
+            async with anyio.create_task_group() as tasks:
+                for seat in seats:
+                    cancel = {"type": "chat/turnCancelled", "turnId": turn_id, "duration": 1}
+                    tasks.start_soon(seat.client.dispatch, seat.chat.uri, cancel)
+            for seat in seats:
+                assert (await seat.ended(turn_id))["state"] == "cancelled"
+                await seat.client.check()
+
+
 async def test_everybody_who_truncates_gets_an_echo(daemon: DaemonProcess) -> None:
     async with client(daemon.url) as one, client(daemon.url, "0.7.0") as other:
         first = await created(one, "endless")

@@ -142,6 +142,7 @@ ROUTES = (
     ("POST", "/truncate", {"afterTurn": "t"}),
     ("POST", "/queue", {"text": "x"}),
     ("DELETE", "/queue/x", None),
+    ("PUT", "/queue", {"messageIds": ["x"]}),
     ("POST", "/requests/x", {"approved": True}),
     ("DELETE", "", None),
 )

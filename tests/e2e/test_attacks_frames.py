@@ -243,6 +243,7 @@ BODIES: Final = (
     ("POST", "/conversations/c/read"),
     ("POST", "/conversations/c/fork"),
     ("POST", "/conversations/c/resume"),
+    ("PUT", "/conversations/c/queue"),
     ("POST", "/conversations/c/truncate"),
     ("POST", "/conversations/c/stop"),
     ("POST", "/conversations/c/open"),

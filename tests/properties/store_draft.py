@@ -43,6 +43,7 @@ moves = st.sampled_from(
     [
         ("queued", "running"),
         ("queued", "cancelled"),
+        ("queued", "queued"),
         ("steering", "absorbed"),
         ("steering", "queued"),
     ]
@@ -139,7 +140,8 @@ class Draft:
         if any(event.turn == key for event in self.disk.events.get(owner, {}).values()):
             # It has begun: its first offset is known.
             first = None
-        self.batch.changes.append(TurnChange(key, before, after, 7, first))
+        ordinal = self.draw(st.sampled_from([None, -3, 3]))
+        self.batch.changes.append(TurnChange(key, before, after, 7, first, ordinal))
 
     def add_events(self) -> None:
         key, owner = self.open_turn()

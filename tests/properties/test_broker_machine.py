@@ -360,6 +360,23 @@ class BrokerMachine(RuleBasedStateMachine):
         assert cancelled == is_queued
         model.queue = [message for message in model.queue if message.turn != turn]
 
+    @rule(name=st.sampled_from(NAMES), picks=st.lists(PICKS, max_size=3))
+    def reorder(self, name: str, picks: list[int]) -> None:
+        model = self.model[name]
+        turns = [TurnId(message.turn) for message in model.accepted] or [TurnId("none")]
+        wanted = list(dict.fromkeys(picked(turns, pick) for pick in picks))
+        told = self.run(self.broker.broker.reorder(LOCAL, ConversationId(name), wanted))
+        if model.is_deleted:
+            assert isinstance(told, Gone)
+            return
+        places = sorted(model.accepted.index(message) for message in model.queue)
+        first = [message for turn in wanted for message in model.queue if message.turn == turn]
+        model.queue = [*first, *(message for message in model.queue if message not in first)]
+        # Their places in the order of all that came change along.
+        for place, message in zip(places, model.queue, strict=True):
+            model.accepted[place] = message
+        assert told == [message.turn for message in model.queue]
+
     @rule(name=st.sampled_from(NAMES))
     def respond(self, name: str) -> None:
         model = self.model[name]

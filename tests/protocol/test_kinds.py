@@ -25,7 +25,7 @@ from dispatch.errors import Busy, PeerError, RateLimited
 from dispatch.protocol.chat import requests as native_requests
 from dispatch.protocol.chat import shown, wishes
 from dispatch.protocol.chat.frames import ChatDialect, chunks_frame, event_line, queue_surface
-from dispatch.protocol.chat.kinds import ToldLimits
+from dispatch.protocol.chat.hello import ToldLimits
 from dispatch.protocol.groups import requests as group_requests
 from dispatch.protocol.groups import socket
 from dispatch.protocol.sessions import kinds as session_kinds
@@ -128,6 +128,7 @@ SENT: dict[str, dict[str, Any]] = {
     "chat.send": {"message": "x"},
     "chat.queue": {"conversationId": "c1", "text": "x"},
     "chat.queue.cancel": {"conversationId": "c1", "messageId": "t1"},
+    "chat.queue.reorder": {"conversationId": "c1", "messageIds": ["t2", "t1"]},
     "chat.subscribe": {"conversationId": "c1", "after": "g1:7"},
     "chat.unsubscribe": {"conversationId": "c1"},
     "chat.stop": {"conversationId": "c1", "turnId": None},

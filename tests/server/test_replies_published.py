@@ -88,6 +88,8 @@ async def test_every_reply_is_as_published(stage: Stage, tmp_path: Path) -> None
         queued = await walk("post", "/conversations/held/queue", body=later)
         again = await walk("post", "/conversations/held/queue", body=later)
         assert again["duplicate"] is True
+        order = {"messageIds": [queued["queueId"]]}
+        await walk("put", "/conversations/held/queue", body=order)
         await walk("delete", f"/conversations/held/queue/{queued['queueId']}")
         await walk("post", "/conversations/held/stop", body={"turnId": "t-other"})
         await walk("post", "/conversations/held/stop")

@@ -48,6 +48,13 @@ class ChatQueueCancel(Frame, frozen=True, kw_only=True):
     message: TurnId
 
 
+class ChatQueueReorder(Frame, frozen=True, kw_only=True):
+    """`chat.queue.reorder`."""
+
+    conversation: ConversationId
+    messages: tuple[TurnId, ...]
+
+
 class ChatStop(Frame, frozen=True, kw_only=True):
     """`chat.stop`."""
 

@@ -8,7 +8,7 @@ later server may say more: clients ignore fields and types that they do not know
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -22,6 +22,7 @@ from dispatch.core.events import (
     RequestOutcome,
     RequestQuestion,
 )
+from dispatch.protocol.chat.hello import HelloFrame
 from dispatch.protocol.chat.shown import AgentRequest
 from dispatch.protocol.chat.surfaces import CatalogFrame, SurfaceFrame, UpdateFrame
 from dispatch.protocol.chat.wire import (
@@ -35,53 +36,6 @@ from dispatch.protocol.chat.wire import (
 
 ShownEvent = Annotated[msgspec.Raw, Meta(extra_json_schema={"$ref": "ShownEvent"})]
 Part1Event = Annotated[msgspec.Raw, Meta(extra_json_schema={"$ref": "Part1Event"})]
-
-# -- who one is --------------------------------------------------------------------------------
-
-
-class ToldLimits(msgspec.Struct, frozen=True, rename="camel"):
-    """The bounds that a client can run into; see `limits.md`."""
-
-    frame_bytes_max: int
-    subscriptions_max: int
-    frames_per_second_max: float
-    commands_waiting_max: int
-    queue_turns_max: int
-    queue_bytes_max: int
-    turn_bytes_max: int
-    turns_running_max: int
-    sends_per_second_max: float
-    history_page_max: int
-    json_depth_max: int
-    stall_seconds_max: float
-
-
-class ToldAgent(msgspec.Struct, frozen=True, rename="camel"):
-    """An agent that `model` may name, alone or as `<agent>/<model>`.
-
-    `steer`: it takes steering. `turnsMax`: how many of its turns run at a time. `problem`: why it
-    cannot run now.
-    """
-
-    name: str
-    kind: str
-    models: tuple[str, ...] | UnsetType = UNSET
-    steer: bool | UnsetType = UNSET
-    turns_max: int | UnsetType = UNSET
-    problem: str | UnsetType = UNSET
-
-
-class HelloFrame(ServerFrame, frozen=True, kw_only=True, tag="hello"):
-    """The first frame on `dispatch.v1`: whom the server takes the client for, what it allows."""
-
-    protocol: Literal["dispatch.v1"]
-    server: str
-    connection_id: str
-    account: str
-    user: str
-    limits: ToldLimits
-    heartbeat_seconds: float
-    agents: tuple[ToldAgent, ...]
 
 
 class PongFrame(Reply, frozen=True, kw_only=True, tag="pong"):
@@ -159,6 +113,21 @@ class ChatStoppedFrame(Reply, frozen=True, kw_only=True, tag="chat.stopped"):
     conversation_id: str
     aborted_turn: bool
     turn_id: str | UnsetType = UNSET
+
+
+class ChatQueueCancelledFrame(Reply, frozen=True, kw_only=True, tag="chat.queue.cancelled"):
+    """Whether the message still waited."""
+
+    conversation_id: str
+    message_id: str
+    cancelled: bool
+
+
+class ChatQueueReorderedFrame(Reply, frozen=True, kw_only=True, tag="chat.queue.reordered"):
+    """The order in which all that wait will run."""
+
+    conversation_id: str
+    message_ids: tuple[str, ...]
 
 
 class ForkedFrom(msgspec.Struct, frozen=True, rename="camel"):
@@ -354,6 +323,7 @@ class Part1ErrorFrame(ServerFrame, frozen=True, kw_only=True, tag="error"):
 _OF_BOTH: Final = (
     ChatStoppedFrame,
     ChatTruncatedFrame,
+    ChatQueueReorderedFrame,
     ChatForkedFrame,
     ChatReadMovedFrame,
     ChatRequestClosedFrame,
@@ -385,5 +355,6 @@ SERVER_FRAMES: Final[tuple[type[msgspec.Struct], ...]] = (
     ConversationTitleChangedFrame,
     ConversationDeletedFrame,
     ConversationTruncatedFrame,
+    ChatQueueCancelledFrame,
     *_OF_BOTH,
 )

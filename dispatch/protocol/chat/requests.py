@@ -33,6 +33,7 @@ from dispatch.errors import PeerError, UnknownType
 from dispatch.protocol.chat.commands import (
     ChatFork,
     ChatQueueCancel,
+    ChatQueueReorder,
     ChatRead,
     ChatRespond,
     ChatSend,
@@ -254,6 +255,21 @@ def _queue_cancel(frame: Object) -> Frame:
     return ChatQueueCancel(conversation=conversation, message=TurnId(message))
 
 
+def read_order(frame: Object, where: str) -> tuple[TurnId, ...]:
+    """The ids of queued messages, those to run first."""
+    ids = frame.get("messageIds")
+    if not isinstance(ids, list) or not all(isinstance(one, str) and one for one in ids):
+        raise PeerError(f"{where}: 'messageIds' must be an array of non-empty strings")
+    return tuple(map(TurnId, ids))
+
+
+def _queue_reorder(frame: Object) -> Frame:
+    where = "chat.queue.reorder"
+    return ChatQueueReorder(
+        conversation=_conversation(frame, where), messages=read_order(frame, where)
+    )
+
+
 def _subscribe(frame: Object) -> Frame:
     where = "chat.subscribe"
     conversation = _conversation(frame, where)
@@ -345,6 +361,7 @@ _READERS: Final[dict[str, Callable[[Object], Frame]]] = {
     "chat.send": _send,
     "chat.queue": _queue,
     "chat.queue.cancel": _queue_cancel,
+    "chat.queue.reorder": _queue_reorder,
     "chat.subscribe": _subscribe,
     "chat.unsubscribe": _unsubscribe,
     "chat.stop": _stop,

@@ -211,6 +211,12 @@ class MessageQueued(OfConversation, frozen=True, kw_only=True):
     duplicate: bool | UnsetType = UNSET
 
 
+class QueueReordered(OfConversation, frozen=True, kw_only=True):
+    """What waits now, in the order in which it will run."""
+
+    queue: tuple[QueuedMessage, ...]
+
+
 class MessageUnqueued(OfConversation, frozen=True, kw_only=True):
     """Whether it still waited; what waits now."""
 
@@ -309,6 +315,12 @@ class QueueBody(SendFields, frozen=True, kw_only=True):
     """`POST /conversations/:id/queue`."""
 
     text: Said
+
+
+class QueueOrderBody(Wire, frozen=True, kw_only=True):
+    """`PUT /conversations/:id/queue`: which messages run first, in this order."""
+
+    message_ids: tuple[Text, ...]
 
 
 class StopBody(Wire, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from dispatch.protocol.chat.kinds import ToldAgent
+from dispatch.protocol.chat.hello import ToldAgent
 from dispatch.protocol.chat.wire import Count, EpochMs
 
 

@@ -76,10 +76,17 @@ class ChatQueueFrame(ClientFrame, frozen=True, kw_only=True, tag="chat.queue"):
 
 
 class ChatQueueCancelFrame(ClientFrame, frozen=True, kw_only=True, tag="chat.queue.cancel"):
-    """Take a queued message back; nothing if it is gone already."""
+    """Take a queued message back; nothing if it is gone already. Answered if it has a `ref`."""
 
     conversation_id: Id
     message_id: Text
+
+
+class ChatQueueReorderFrame(ClientFrame, frozen=True, kw_only=True, tag="chat.queue.reorder"):
+    """Let these queued messages run first, in this order; who does not wait is passed over."""
+
+    conversation_id: Id
+    message_ids: tuple[Text, ...]
 
 
 class ChatSubscribeFrame(ClientFrame, frozen=True, kw_only=True, tag="chat.subscribe"):
@@ -187,6 +194,7 @@ CLIENT_FRAMES: Final[tuple[type[msgspec.Struct], ...]] = (
     ChatSendFrame,
     ChatQueueFrame,
     ChatQueueCancelFrame,
+    ChatQueueReorderFrame,
     ChatSubscribeFrame,
     ChatUnsubscribeFrame,
     ChatStopFrame,

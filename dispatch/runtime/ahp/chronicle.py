@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 class ChatChronicle(Chronicle):
     """See the module. `names` are those of turns on their way or running, by turn; `origins` says
-    which client is taking a message back.
+    which client is taking a message back, `reordering` which one gives the queue another order.
     """
 
     def __init__(self, scope: Scope, live: Live, ledger: Ledger[ChatDetails]) -> None:
@@ -45,6 +45,7 @@ class ChatChronicle(Chronicle):
         self.ledger = ledger
         self.names: dict[TurnId, TurnNames] = {}
         self.origins: dict[TurnId, Origin] = {}
+        self.reordering: Origin | None = None
         ledger.told = self._told
 
     async def keep(self, record: Acted) -> None:
@@ -159,6 +160,16 @@ class ChatChronicle(Chronicle):
                         word = "queued" if kind == "queue" else "steering"
                         self._remove(draft, word, entry, self.origins.pop(turn, None))
             self.names.pop(turn, None)
+
+    def reordered(self, draft: Draft, turns: Sequence[TurnId]) -> None:
+        """See `scribe.Scribe`."""
+        places = {turn: place for place, turn in enumerate(turns)}
+        queue = self._details(draft).queue
+        order = tuple(sorted(queue, key=lambda entry: places.get(entry.turn, len(places))))
+        self._change(draft, queue=order)
+        names = [entry.id for entry in order]
+        action = {"type": "chat/queuedMessagesReordered", "order": names}
+        self._tell(draft, Acted(action, self.reordering))
 
     def renamed(self, draft: Draft, title: str) -> None:
         """See `scribe.Scribe`: asked with each write of the conversation's row, the first too."""

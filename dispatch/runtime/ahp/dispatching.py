@@ -151,7 +151,7 @@ class Dispatching:
             case intents.ResumeTurn(turn_id):
                 await self._resume(wish, turn_id)
             case _ if wish.action["type"] == "chat/queuedMessagesReordered":
-                raise Rejected("This host keeps messages in the order they came")
+                await self._reorder(wish)
             case _:
                 await wish.chronicle.keep(Acted(wish.action, wish.origin))
 
@@ -252,6 +252,20 @@ class Dispatching:
             wish.chronicle.origins.pop(waiting.turn, None)
         if not gone:
             raise Rejected("No such message is waiting")
+
+    async def _reorder(self, wish: Wish) -> None:
+        chronicle = wish.chronicle
+        before = chronicle.ledger.details.queue
+        turns = {entry.id: entry.turn for entry in before}
+        wanted = [turns[name] for name in wish.action["order"] if name in turns]
+        chronicle.reordering = wish.origin
+        try:
+            await self._host.broker.reorder(wish.client.principal, wish.conversation, wanted)
+        finally:
+            chronicle.reordering = None
+        if chronicle.ledger.details.queue == before:
+            # It was so already, and its sender waits all the same.
+            await chronicle.keep(Acted(wish.action, wish.origin))
 
     # -- turns ---------------------------------------------------------------------------------
 

@@ -16,13 +16,14 @@ import msgspec
 
 from dispatch.core.content import decode_line
 from dispatch.core.events import AnyEvent, TurnSealed, TurnStart, UserMessage, decode_event
-from dispatch.core.identity import TurnId
+from dispatch.core.identity import ConversationId, TurnId
 from dispatch.core.truncation import Superseded, is_superseded, last_counting
 from dispatch.core.turn import Metrics, Outcome
-from dispatch.protocol.ahp.objects import iso_time, later, present
-from dispatch.protocol.ahp.records import ChatDetails
-from dispatch.protocol.ahp.session_fold import ChatFold, TurnNames, UnknownTurn
-from dispatch.protocol.ahp.status import ERROR, IDLE
+from dispatch.protocol.ahp.aggregation import chat_summary, inputs_of
+from dispatch.protocol.ahp.objects import changed, iso_time, later, present
+from dispatch.protocol.ahp.records import ChatDetails, SessionDetails
+from dispatch.protocol.ahp.session_fold import ChatFold, SessionFold, TurnNames, UnknownTurn
+from dispatch.protocol.ahp.status import ERROR, IDLE, IN_PROGRESS, INPUT_NEEDED
 from dispatch.protocol.ahp.transcript import TurnFacts, turn_object
 from dispatch.protocol.codec import Object
 from dispatch.runtime.admission import decode_body
@@ -185,6 +186,44 @@ def _entry(entries: tuple[msgspec.Struct, ...]) -> Object | None:
         fields = msgspec.structs.asdict(entry)
         return {"id": fields["id"], "message": fields["message"]}
     return None
+
+
+def session_state(
+    details: SessionDetails,
+    chats: dict[ConversationId, ChatFold],
+    listed: dict[ConversationId, str],
+) -> Object:
+    """A session with these chats."""
+    inputs = [one for chat in chats.values() for one in inputs_of(chat.state)]
+    # What folding from the beginning gave: no action says that a turn runs somewhere.
+    activity = INPUT_NEEDED if inputs else IN_PROGRESS if details.was_asked else IDLE
+    return present(
+        provider=details.agent,
+        title=details.title,
+        status=activity | details.flags,
+        lifecycle="ready",
+        activeClients=list(details.active_clients),
+        chats=[
+            chat_summary(changed(chat.state, title=listed[name])) for name, chat in chats.items()
+        ],
+        defaultChat=details.default_chat,
+        inputNeeded=inputs or None,
+    )
+
+
+def new_chat(details: ChatDetails, fold: SessionFold) -> ChatFold:
+    """A chat that has just been made: of a fork, with the turns of its source up to its own."""
+    origin, turns, names = details.origin, [], {}
+    source = next((c for c in fold.chats.values() if c.uri == origin.get("chat")), None)
+    cursor = None
+    if origin["kind"] == "fork" and source is not None:
+        cursor = source.state.get("turnsNextCursor")
+        for turn in source.state["turns"]:
+            turns.append(turn)
+            names[turn["id"]] = source.names[turn["id"]]
+            if turn["id"] == origin["turnId"]:
+                break
+    return ChatFold(with_own(base_state(details, turns, cursor), details), names)
 
 
 async def event_pages(

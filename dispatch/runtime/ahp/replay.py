@@ -19,8 +19,15 @@ from dispatch.protocol.ahp.envelopes import ENVELOPES_PER_POSITION, Change
 from dispatch.protocol.ahp.records import decode_record
 from dispatch.protocol.ahp.session_fold import ChatFold, SessionFold, TurnNames, UnknownTurn
 from dispatch.runtime.ahp.chronicle import names_of
-from dispatch.runtime.ahp.reading import Cut, base_state, counting, event_pages, read_turns
-from dispatch.runtime.ahp.scope import Scope, session_state
+from dispatch.runtime.ahp.reading import (
+    Cut,
+    base_state,
+    counting,
+    event_pages,
+    read_turns,
+    session_state,
+)
+from dispatch.runtime.ahp.scope import Scope
 from dispatch.runtime.ahp.scopes import stream_of
 from dispatch.storage.keys import TimelineKey, TurnKey
 from dispatch.storage.port import EventRecord, Store, TurnRecord

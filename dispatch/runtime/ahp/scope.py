@@ -18,21 +18,24 @@ import structlog
 from dispatch.core.events import decode_event
 from dispatch.core.identity import RIGHTS_ALL, AccountId, ConversationId, Principal, TurnId
 from dispatch.errors import Gone
-from dispatch.protocol.ahp.aggregation import chat_summary, inputs_of
+from dispatch.protocol.ahp.aggregation import chat_summary
 from dispatch.protocol.ahp.envelopes import Change, Origin
-from dispatch.protocol.ahp.objects import changed, present
 from dispatch.protocol.ahp.records import Acted, ChatDetails, Record, SessionDetails
-from dispatch.protocol.ahp.session_fold import ChatFold, SessionFold, TurnNames
+from dispatch.protocol.ahp.session_fold import SessionFold, TurnNames
 from dispatch.protocol.ahp.status import (
-    IDLE,
-    IN_PROGRESS,
-    INPUT_NEEDED,
     with_flag,
 )
 from dispatch.protocol.codec import Object
 from dispatch.runtime.ahp.chronicle import ChatChronicle, flag_of
 from dispatch.runtime.ahp.ledger import Ledger
-from dispatch.runtime.ahp.reading import Cut, base_state, cut_of, read_chat, with_own
+from dispatch.runtime.ahp.reading import (
+    Cut,
+    base_state,
+    cut_of,
+    new_chat,
+    read_chat,
+    session_state,
+)
 from dispatch.runtime.conversations import Conversations
 from dispatch.runtime.journal import Outbox
 from dispatch.runtime.live import Live
@@ -160,7 +163,7 @@ class Scope:
     def _join(self, fold: SessionFold, position: int, record: Acted) -> list[Change]:
         conversation = self.conversation_of(record.action["summary"]["resource"])
         if conversation is not None and conversation not in fold.chats:
-            fold.join(conversation, _new_chat(self.chats[conversation].details, fold))
+            fold.join(conversation, new_chat(self.chats[conversation].details, fold))
             self._hold(self.chronicles[conversation].live)
         return fold.record(position, None, record)
 
@@ -332,43 +335,5 @@ def _is_listed(record: Acted) -> bool:
     return record.action["type"] in ("chat/isReadChanged", "chat/isArchivedChanged")
 
 
-def session_state(
-    details: SessionDetails,
-    chats: dict[ConversationId, ChatFold],
-    listed: dict[ConversationId, str],
-) -> Object:
-    """A session with these chats."""
-    inputs = [one for chat in chats.values() for one in inputs_of(chat.state)]
-    # What folding from the beginning gave: no action says that a turn runs somewhere.
-    activity = INPUT_NEEDED if inputs else IN_PROGRESS if details.was_asked else IDLE
-    return present(
-        provider=details.agent,
-        title=details.title,
-        status=activity | details.flags,
-        lifecycle="ready",
-        activeClients=list(details.active_clients),
-        chats=[
-            chat_summary(changed(chat.state, title=listed[name])) for name, chat in chats.items()
-        ],
-        defaultChat=details.default_chat,
-        inputNeeded=inputs or None,
-    )
-
-
 def _other_clients(details: SessionDetails, client: str) -> tuple[Object, ...]:
     return tuple(other for other in details.active_clients if other["clientId"] != client)
-
-
-def _new_chat(details: ChatDetails, fold: SessionFold) -> ChatFold:
-    """A chat that has just been made: of a fork, with the turns of its source up to its own."""
-    origin, turns, names = details.origin, [], {}
-    source = next((c for c in fold.chats.values() if c.uri == origin.get("chat")), None)
-    cursor = None
-    if origin["kind"] == "fork" and source is not None:
-        cursor = source.state.get("turnsNextCursor")
-        for turn in source.state["turns"]:
-            turns.append(turn)
-            names[turn["id"]] = source.names[turn["id"]]
-            if turn["id"] == origin["turnId"]:
-                break
-    return ChatFold(with_own(base_state(details, turns, cursor), details), names)

@@ -9,16 +9,25 @@ written: no action is in both, and none is in neither.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import structlog
 
 from dispatch.errors import CloseCode, DispatchError, NotFound, PeerError, TooMany
-from dispatch.protocol.ahp.client_actions import ActiveClient
 from dispatch.protocol.ahp.conversion import down_summary, up_params
 from dispatch.protocol.ahp.envelopes import Change, encode_envelope, envelopes, snapshot
 from dispatch.protocol.ahp.objects import changed, present
+from dispatch.protocol.ahp.params import (
+    CreateChat,
+    CreateSession,
+    FetchTurns,
+    Initialize,
+    ListSessions,
+    OfChannel,
+    Reconnect,
+    Subscribe,
+    read_params,
+)
 from dispatch.protocol.ahp.uris import ROOT, parse_uri
 from dispatch.protocol.ahp.versions import UNSUPPORTED_PROTOCOL_VERSION
 from dispatch.protocol.codec import Object
@@ -35,93 +44,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_SUBSCRIPTIONS_AT_ONCE_MAX: Final = 1_000
 _SERVER_INFO_SINCE: Final = (0, 5, 2)
-
-ClientId = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-Uri = Annotated[str, msgspec.Meta(min_length=1, max_length=2_048)]
-Uris = Annotated[list[Uri], msgspec.Meta(max_length=_SUBSCRIPTIONS_AT_ONCE_MAX)]
-Shape = TypeVar("Shape", bound=msgspec.Struct)
-
-
-class _Params(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Params by name; what nobody knows is passed over."""
-
-
-class Initialize(_Params, frozen=True, kw_only=True):
-    """`initialize`."""
-
-    protocol_versions: Annotated[list[Any], msgspec.Meta(max_length=64)]
-    client_id: ClientId
-    initial_subscriptions: Uris = []
-
-
-class Reconnect(_Params, frozen=True, kw_only=True):
-    """`reconnect`; VS Code sends it without a channel."""
-
-    client_id: ClientId
-    last_seen_server_seq: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-    subscriptions: Uris = []
-
-
-class View(_Params, frozen=True, kw_only=True):
-    """How much of a chat is wanted."""
-
-    turns: Annotated[int, msgspec.Meta(ge=0)] | None = None
-
-
-class Subscribe(_Params, frozen=True, kw_only=True):
-    """`subscribe`."""
-
-    channel: Uri
-    view: View = View()
-
-
-class ListSessions(_Params, frozen=True, kw_only=True):
-    """`listSessions`."""
-
-    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    cursor: str | None = None
-
-
-class CreateSession(_Params, frozen=True, kw_only=True):
-    """`createSession`."""
-
-    channel: Uri
-    provider: str | None = None
-    active_client: ActiveClient | None = None
-    fork: dict[str, Any] | None = None
-
-
-class Source(_Params, frozen=True, kw_only=True):
-    """Where a chat begins."""
-
-    chat: Uri
-    turn_id: str
-    kind: Literal["fork", "sideChat"]
-    selection: dict[str, Any] | None = None
-
-
-class CreateChat(_Params, frozen=True, kw_only=True):
-    """`createChat`."""
-
-    channel: Uri
-    chat: Uri
-    source: Source | None = None
-    initial_message: dict[str, Any] | None = None
-
-
-class OfChannel(_Params, frozen=True, kw_only=True):
-    """`disposeSession` and `disposeChat`."""
-
-    channel: Uri
-
-
-class FetchTurns(_Params, frozen=True, kw_only=True):
-    """`fetchTurns`."""
-
-    channel: Uri
-    cursor: str | None = None
 
 
 class Methods:
@@ -149,9 +72,9 @@ class Methods:
         client = connection.client
         if client is None:
             if method == "initialize":
-                return await self._initialize(connection, _read(params, Initialize))
+                return await self._initialize(connection, read_params(params, Initialize))
             if method == "reconnect":
-                return await self._reconnect(connection, _read(params, Reconnect))
+                return await self._reconnect(connection, read_params(params, Reconnect))
             raise RpcError(METHOD_NOT_FOUND, "Say `initialize` or `reconnect` first")
         act = self._known.get(method)
         if act is None:
@@ -265,7 +188,7 @@ class Methods:
     async def _subscribe(
         self, connection: AhpConnection, _client: Client, params: Object
     ) -> Object:
-        wanted = _read(params, Subscribe)
+        wanted = read_params(params, Subscribe)
         scope = await self._scope(connection, wanted.channel)
         await connection.until_hot()
         self._join(connection, wanted.channel, scope)
@@ -280,7 +203,7 @@ class Methods:
     async def _list_sessions(
         self, connection: AhpConnection, client: Client, params: Object
     ) -> Object:
-        wanted = _read(params, ListSessions)
+        wanted = read_params(params, ListSessions)
         page = await self._host.directory.sessions(client.principal, wanted.limit, wanted.cursor)
         connection.hub.listed(connection, page.items)
         items = [down_summary(client.version, item) for item in page.items.values()]
@@ -290,7 +213,7 @@ class Methods:
     async def _create_session(
         self, _connection: AhpConnection, client: Client, params: Object
     ) -> None:
-        wanted = _read(params, CreateSession)
+        wanted = read_params(params, CreateSession)
         if wanted.active_client is not None and wanted.active_client.client_id != client.id:
             raise PeerError("a client speaks for itself alone")
         uri = parse_uri(wanted.channel)
@@ -306,10 +229,10 @@ class Methods:
     async def _dispose_session(
         self, _connection: AhpConnection, client: Client, params: Object
     ) -> None:
-        await self._host.dispose_session(client.principal, _read(params, OfChannel).channel)
+        await self._host.dispose_session(client.principal, read_params(params, OfChannel).channel)
 
     async def _create_chat(self, connection: AhpConnection, client: Client, params: Object) -> None:
-        wanted = _read(params, CreateChat)
+        wanted = read_params(params, CreateChat)
         uri, source = parse_uri(wanted.chat), wanted.source
         if source is None:
             await self._host.create_chat(client.principal, wanted.channel, uri)
@@ -329,13 +252,13 @@ class Methods:
     async def _dispose_chat(
         self, _connection: AhpConnection, client: Client, params: Object
     ) -> None:
-        await self._host.dispose_chat(client.principal, _read(params, OfChannel).channel)
+        await self._host.dispose_chat(client.principal, read_params(params, OfChannel).channel)
 
     async def _fetch_turns(
         self, connection: AhpConnection, client: Client, params: Object
     ) -> Object:
         """The turns are told to who asks for them: others have what they asked for."""
-        wanted = _read(params, FetchTurns)
+        wanted = read_params(params, FetchTurns)
         found = await self._host.older_turns(client.principal, wanted.channel, wanted.cursor)
         await connection.until_hot()
         action = present(
@@ -373,13 +296,6 @@ def _said(connection: AhpConnection, client: Client, changes: list[Change]) -> l
         if change.channel in connection.scopes
         for envelope in envelopes(client.version, change)
     ]
-
-
-def _read(params: Object, shape: type[Shape]) -> Shape:
-    try:
-        return msgspec.convert(params, shape)
-    except msgspec.ValidationError as error:
-        raise RpcError(INVALID_PARAMS, f"Malformed params: {error}") from None
 
 
 def _tail(state: Object, turns: int) -> Object:

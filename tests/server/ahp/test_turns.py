@@ -321,3 +321,33 @@ async def test_a_chat_that_a_message_refers_to_is_told_to_its_agent_as_it_is_the
         asks["message"]["attachments"] = [{**attached, "endTurn": "t9"}]
         assert "not finished" in await ann.refused(other, asks)
         await ann.check()
+
+
+@pytest.mark.parametrize("version", ["0.5.1", "0.7.0", "0.9.0"])
+async def test_the_queue_is_put_in_another_order_for_everybody(
+    tmp_path: Path, version: str
+) -> None:
+    gate = Gate()
+    agent = ScriptedAgent("a", gate)
+    async with (
+        daemon_of(tmp_path, agent) as daemon,
+        peer_of(daemon, "c1", version=version) as ann,
+        peer_of(daemon, "c2") as bob,
+    ):
+        _, chat = await ann.make_session()
+        await bob.subscribe(chat)
+        await ann.accepted(chat, turn_started("first"))
+        for name in ("two", "three", "four"):
+            await ann.accepted(chat, pending("queued", name, name))
+        order = {"type": "chat/queuedMessagesReordered", "order": ["four", "gone", "two"]}
+        await ann.accepted(chat, order)
+        await bob.until_type("chat/queuedMessagesReordered")
+        for peer in (ann, bob):
+            queue = [one["id"] for one in peer.states[chat]["queuedMessages"]]
+            assert queue == ["four", "two", "three"]
+            await peer.check()
+        await ann.accepted(chat, order)
+        gate.open()
+        await ann.until_turns(chat, 4)
+        assert agent.messages == ["first", "four", "two", "three"]
+        await ann.check()
