@@ -117,7 +117,7 @@ class BrokerMachine(RuleBasedStateMachine):
         # What was shown of each conversation, by offset, to somebody who never looks away.
         self.shown: dict[str, dict[int, bytes]] = {}
         self.watchers: dict[str, Watcher] = {}
-        self.prompts: list[tuple[str, TurnId | None]] = []
+        self.prompts: list[str] = []
         self.count = 0
 
     # -- the machinery -------------------------------------------------------------------------
@@ -182,7 +182,8 @@ class BrokerMachine(RuleBasedStateMachine):
         await self._daemon
 
     async def _follow_orders(self, request: TurnRequest, emit: Emit) -> None:
-        self.prompts.append((request.message, request.resumes))
+        # A turn may be resumed again once what resumed it was truncated: each time in another turn.
+        self.prompts.append(request.message if request.resumes is None else request.turn_id)
         orders = self.orders[request.turn_id] = asyncio.Queue()
         number = 0
         while True:
