@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
+import structlog
 
 from dispatch.core.commands import Accepted, Dispatched, OnBusy, Send, Truncate, TurnBody
 from dispatch.core.events import Response
@@ -33,6 +34,8 @@ from dispatch.runtime.ahp.host import Host
 from dispatch.runtime.ahp.scope import Scope
 from dispatch.runtime.ahp.transcripts import with_transcripts
 from dispatch.runtime.live import Live
+
+log = structlog.get_logger()
 
 _ENCODER: Final = msgspec.json.Encoder()
 _ON_BUSY: Final[dict[str, OnBusy]] = {"steering": "steer", "queued": "queue"}
@@ -93,7 +96,8 @@ class Dispatching:
                 wish = Wish(client, scope, chronicle, action, origin)
                 await self._on_chat(wish, intents.intent_of(accepted, state), state)
                 return True
-        except (NotFound, Gone):
+        except (NotFound, Gone) as error:
+            log.info("ahp.action_ignored", action=sent.get("type"), code=error.code)
             return False
         except DispatchError as error:
             raise Rejected(_sentence(error)) from error

@@ -301,7 +301,9 @@ class AhpConnection:
             await self.until_hot()
             number = self.hub.lines.number
             envelope = rejection(channel, action, number, origin, error.reason)
-            self.send(encode_envelope(envelope))
+            text = encode_envelope(envelope)
+            self.hub.refused.keep(self.principal.account, client.id, envelope, len(text))
+            self.send(text)
         else:
             if not is_told and channel == ROOT:
                 await self.until_hot()

@@ -29,6 +29,7 @@ from dispatch.runtime.verbs import Verbs
 from dispatch.server.ahp.connection import AhpConnection
 from dispatch.server.ahp.methods import Methods
 from dispatch.server.ahp.presence import Presence
+from dispatch.server.ahp.refused import Refused
 from dispatch.server.connections import Connections
 from dispatch.server.credential import Credential
 from dispatch.server.websocket import frame_text
@@ -48,6 +49,7 @@ class AhpConnections:
         self.methods = Methods(host)
         self.limits = services.limits
         self.sweep = hub.sweep
+        self.refused = Refused()
         self._hub = hub
         self._open: dict[AhpConnection, None] = {}
         self._services = services

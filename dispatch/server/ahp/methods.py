@@ -119,7 +119,10 @@ class Methods:
             try:
                 async with self._host.replaying:
                     found = [change for replay in replays for change in await replay.changes()]
-                    actions = _said(connection, client, found)
+                    refused = connection.hub.refused.between(
+                        connection.principal.account, client.id, after, upto
+                    )
+                    actions = _said(connection, client, found, refused)
             except Pruned:
                 log.info("ahp.replay_pruned", sessions=len(replays))
             else:
@@ -287,15 +290,18 @@ class Methods:
         raise PeerError("no agent here protects a resource")
 
 
-def _said(connection: AhpConnection, client: Client, changes: list[Change]) -> list[Object]:
-    """Envelopes of what the connection follows, by their numbers."""
-    changes.sort(key=lambda change: change.server_seq)
-    return [
+def _said(
+    connection: AhpConnection, client: Client, changes: list[Change], refused: list[Object]
+) -> list[Object]:
+    """Envelopes of what the connection follows, and what the client was refused, by number."""
+    said = [
         envelope
         for change in changes
         if change.channel in connection.scopes
         for envelope in envelopes(client.version, change)
     ]
+    said += [envelope for envelope in refused if envelope["channel"] in connection.scopes]
+    return sorted(said, key=lambda envelope: int(envelope["serverSeq"]))
 
 
 def _tail(state: Object, turns: int) -> Object:

@@ -148,3 +148,19 @@ async def test_a_channel_that_is_gone_is_missing(tmp_path: Path) -> None:
         async with peer_of(daemon, hello=False) as back:
             result = await come_back(ann, back)
             assert result["missing"] == [session, chat]
+
+
+async def test_a_refusal_that_went_with_its_line_is_told_in_its_place(tmp_path: Path) -> None:
+    gate = Gate()
+    async with daemon_of(tmp_path, ScriptedAgent("a", gate)) as daemon:
+        async with peer_of(daemon) as ann:
+            _, chat = await ann.make_session()
+            await ann.accepted(chat, turn_started("first"))
+            seq = ann.seq
+            refused = await ann.act(chat, turn_started("second", "t2"))
+            accepted = await ann.accepted(chat, pending("queued", "third"))
+        async with peer_of(daemon, hello=False) as back:
+            result = await back.reconnect(seq, chat)
+            mine = [one for one in result["actions"] if "origin" in one]
+            assert mine == [refused, accepted]
+            gate.open()
