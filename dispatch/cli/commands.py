@@ -220,6 +220,8 @@ def history(conversation: str, limit: int | None, url: str, as_json: bool) -> No
         return
     ends = ask(url, lambda http: http.outcomes(conversation)) if page.chunks else {}
     Talk().history(page.chunks, {seq: end for seq, end in ends.items() if end in UNFINISHED})
+    if any(chunk.superseded for chunk in page.chunks):
+        note("what was truncated is left out (--json has it)")
     if not page.chunks:
         note("nothing was said yet, or the turn is still running (dispatch watch shows it)")
 

@@ -164,8 +164,12 @@ class Talk:
             self._chunk(line.role, line.chunk)
 
     def history(self, chunks: Iterable[StoredChunk], unfinished: Mapping[int, str]) -> None:
-        """Show kept history; `unfinished`: how turns ended that did not, by their last seq."""
+        """Show kept history, without what was truncated; `unfinished`: how turns ended that did
+        not, by their last seq.
+        """
         for chunk in chunks:
+            if chunk.superseded:
+                continue
             self._chunk(chunk.role, chunk.chunk)
             end = unfinished.get(chunk.seq)
             # An error is its own mark.

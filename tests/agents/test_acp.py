@@ -11,8 +11,10 @@ import pytest
 import structlog
 from anyio.lowlevel import checkpoint
 
-from dispatch.agents.port import Agent, AgentFailure, Respond, Steer
+from dispatch.agents.port import GO_ON, Agent, AgentFailure, Respond, Steer
+from dispatch.core.content import StoredLine, Text
 from dispatch.core.events import Done, Image, Request, RequestOption, Response, TextDelta
+from dispatch.core.identity import TurnId
 from tests.agents.acp_hosting import (
     Alone,
     Conversation,
@@ -722,3 +724,33 @@ async def test_a_helper_of_the_agent_does_not_outlive_it(tmp_path: Path) -> None
         pid = int(await Conversation(made).say("x"))
         assert is_alive(pid)
     assert not is_alive(pid)
+
+
+# ---------------------------------------------------------------- a turn that is resumed
+
+
+async def so_far() -> list[StoredLine]:
+    return [StoredLine("assistant", Text("one "))]
+
+
+async def test_a_session_that_was_cut_off_is_told_to_go_on(agent) -> None:
+    conversation = await agent("def prompt(text, blocks): say(text)")
+    await conversation.say("count")
+    told = await conversation.say("count", resumes=TurnId("t0"), said=so_far)
+    assert told == GO_ON
+
+
+async def test_where_it_had_said_nothing_it_is_given_the_message_again(agent) -> None:
+    conversation = await agent("def prompt(text, blocks): say(text)")
+    await conversation.say("before")
+    assert await conversation.say("count", resumes=TurnId("t0")) == "count"
+
+
+async def test_a_new_session_is_told_what_was_said_before_it_goes_on(agent) -> None:
+    source = "def prompt(text, blocks): say('|'.join(b['text'] for b in blocks))"
+    conversation = await agent(source)
+    conversation.lines = [StoredLine("user", Text("count")), *await so_far()]
+    told = await conversation.say("count", resumes=TurnId("t0"), said=so_far)
+    assert "User: count" in told
+    assert "Assistant: one " in told
+    assert told.endswith(f"|{GO_ON}")

@@ -117,6 +117,11 @@ async def test_the_first_line_without_anything_optional(agent) -> None:
     }
 
 
+async def test_a_program_is_told_which_turn_it_goes_on_with(agent) -> None:
+    found = await opening(agent(REPEAT), turn("count", resumes="turn-0"))
+    assert (found["message"], found["resumes"]) == ("count", "turn-0")
+
+
 async def test_the_first_line_with_everything(agent, tmp_path: Path) -> None:
     lines = [
         StoredLine("user", Text("q")),

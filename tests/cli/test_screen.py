@@ -207,3 +207,18 @@ def test_a_json_line_is_one_line_for_every_reader_and_loses_nothing(words: str) 
 def test_a_moment_of_the_past_is_one_short_word(passed: timedelta, shown: str) -> None:
     now = datetime(2026, 1, 31, tzinfo=UTC)
     assert screen.ago((now - passed).timestamp() * 1000, now) == shown
+
+
+def test_history_leaves_out_what_was_truncated_and_says_so(
+    http: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(screen, "is_text", lambda as_json: not as_json)
+    chunks = [
+        {"seq": seq, "role": "user", "chunk": {"type": "text", "text": text}}
+        for seq, text in enumerate(("kept", "left behind"), 1)
+    ]
+    chunks[1]["superseded"] = True
+    http.answers = [(200, {"chunks": chunks, "latestSeq": 2}), (200, {"type": "end"})]
+    result = dispatch("history", "c", url=http.url)
+    assert result.stdout == "> kept\n"
+    assert result.stderr == "what was truncated is left out (--json has it)\n"

@@ -73,6 +73,20 @@ async def test_what_changes_something_is_posted_with_its_body(server: HttpServer
     ]
 
 
+async def test_what_goes_back_is_posted_with_its_id(server: HttpServer) -> None:
+    server.answers = [
+        (200, {"conversationId": "c", "position": "g:7"}),
+        (200, {"conversationId": "c", "turnId": "t2", "resumes": "t1"}),
+    ]
+    api = server.api()
+    await api.truncate("c", None, client_message_id="cut")
+    assert await api.resume("c", "t1", client_message_id="again") == "t2"
+    assert [(method, path, body) for method, path, body, _ in server.seen] == [
+        ("POST", "/conversations/c/truncate", {"afterTurn": None, "clientMessageId": "cut"}),
+        ("POST", "/conversations/c/resume", {"turnId": "t1", "clientMessageId": "again"}),
+    ]
+
+
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [

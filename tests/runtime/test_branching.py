@@ -1,5 +1,7 @@
 """Side chats: empty conversations whose agent knows what was said elsewhere."""
 
+from pathlib import Path
+
 import pytest
 
 from dispatch.agents.port import AgentFailure, Emit, TurnRequest
@@ -8,6 +10,7 @@ from dispatch.core.events import TextDelta
 from dispatch.core.identity import LOCAL, WATCH, ConversationId, Principal, TurnId, UserId
 from dispatch.errors import Forbidden, Gone, NotFound
 from dispatch.settings import Limits
+from dispatch.storage.check import verify
 from dispatch.storage.memory import MemoryStore
 from dispatch.storage.port import Store
 from dispatch.storage.sqlite import SqliteStore
@@ -46,12 +49,12 @@ async def knows(broker: Harness, conversation: str) -> str:
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "data")
 
 
 async def test_a_side_chat_begins_empty_and_knows_what_was_said_up_to_its_turn(
-    store: Store,
+    store: Store, tmp_path: Path
 ) -> None:
     async with broker_on(store, agents=[agent()]) as broker:
         one, two, _ = await said(broker, "one", "two", "three")
@@ -63,6 +66,8 @@ async def test_a_side_chat_begins_empty_and_knows_what_was_said_up_to_its_turn(
         assert await knows(broker, side) == "one | ok | two | ok | what | one | ok | two | ok"
         assert await audit(store) == []
         assert one != two
+    if isinstance(store, SqliteStore):
+        assert verify(tmp_path / "data") == []
 
 
 async def test_it_is_in_the_session_of_its_source_and_says_where_it_comes_from() -> None:

@@ -136,7 +136,7 @@ async def test_anything_else_is_404_in_json(stage: Stage, path: str) -> None:
         ("GET", "/chat", {"POST"}),
         ("PATCH", "/conversations/c", {"GET", "HEAD", "DELETE"}),
         ("POST", "/conversations/c/cwd", {"GET", "HEAD", "PUT", "DELETE"}),
-        ("GET", "/conversations/c/queue", {"POST"}),
+        ("GET", "/conversations/c/queue", {"POST", "PUT"}),
         ("GET", "/auth/session", {"POST", "DELETE"}),
     ],
 )

@@ -12,9 +12,18 @@ from typing import Any
 import msgspec
 
 from dispatch.core.content import Fold
-from dispatch.core.events import AnyEvent, Steering, Truncated, UserMessage, decode_event
+from dispatch.core.events import (
+    AnyEvent,
+    Done,
+    ErrorEvent,
+    Steering,
+    Truncated,
+    TurnStart,
+    UserMessage,
+    decode_event,
+)
 from dispatch.core.identity import LOCAL, ConversationId, TurnId
-from dispatch.core.turn import IllegalEvent, Phase, Turn, evolve
+from dispatch.core.turn import IllegalEvent, Phase, Turn, evolve, outcome_of
 from dispatch.protocol.chat.frames import old_event
 from dispatch.storage.memory import MemoryStore
 from dispatch.testing.audit import audit
@@ -34,6 +43,7 @@ async def broken_claims(
         found += [f"{old.name}: {problem}" for problem in _old(world, old)]
     for name, events in world.committed.items():
         found += [f"{name}: {problem}" for problem in _log(events)]
+        found += [f"{name}: {problem}" for problem in _resumptions(events)]
     for device in devices:
         for name, watching in device.watching.items():
             where = f"{device.name} of {name}"
@@ -258,6 +268,29 @@ def _log(events: Events) -> Iterator[str]:
         yield "the events of two turns are mixed"
 
 
+def _resumptions(events: Events) -> Iterator[str]:
+    """A turn goes on with the last one that counts, and that failed."""
+    counting: list[tuple[str, str]] = []
+    errored = False
+    for offset in sorted(events):
+        turn, event = events[offset].turn, decode_event(events[offset].record.payload)
+        match event:
+            case Truncated(after_turn=after):
+                kept = [one for one, _ in counting]
+                counting = counting[: kept.index(after) + 1] if after is not None else []
+            case TurnStart(resumes=str() as resumed):
+                last = counting[-1] if counting else ("nothing", "")
+                if last[0] != resumed or last[1] not in {"error", "interrupted"}:
+                    yield f"{turn} went on with {resumed}, and the last turn was {last}"
+            case ErrorEvent():
+                errored = True
+            case Done(reason=reason):
+                counting.append((turn, outcome_of(reason, errored=errored)))
+                errored = False
+            case _:
+                pass
+
+
 def _life(turn_id: str, events: list[AnyEvent]) -> Turn:
     turn = Turn(id=TurnId(turn_id))
     for event in events:
@@ -288,6 +321,8 @@ def _chunks(events: list[AnyEvent]) -> list[Any]:
 def _once(world: World, sent: Sent) -> Iterator[str]:
     """A message that was accepted is in the log once, one that was only refused is not at all."""
     times = _times(world, sent.conversation, sent.text)
+    if sent.resumes is not None:
+        times = _resumed(world, sent)
     if times > 1:
         yield f"is in the log {times} times"
     if not sent.is_answered:
@@ -328,6 +363,16 @@ def _times(world: World, conversation: str, text: str) -> int:
         for committed in world.committed.get(conversation, {}).values()
         for event in [decode_event(committed.record.payload)]
     )
+
+
+def _resumed(world: World, sent: Sent) -> int:
+    """How many turns it was accepted as, that go on with the turn it names and with no message."""
+    begun = [
+        event.turn
+        for event in world.committed.get(sent.conversation, {}).values()
+        if decode_event(event.record.payload) == TurnStart(sent.resumes)
+    ]
+    return len({frame["turnId"] for frame in sent.accepted} & set(begun))
 
 
 def _name(frame: dict[str, Any]) -> str:

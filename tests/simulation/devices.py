@@ -199,6 +199,8 @@ class Sent:
     text: str
     client_id: str
     on_busy: str
+    # The turn that it resumes, in place of saying something.
+    resumes: str | None = None
     accepted: list[dict[str, Any]] = field(default_factory=list)
     refused: list[dict[str, Any]] = field(default_factory=list)
     may_be_dropped: bool = False
@@ -312,9 +314,14 @@ class Device:
                 pass
 
     def _branch(self, conversation: str, turn: str) -> None:
-        """Go back to a turn: in a fork of it, or by leaving behind what came since."""
+        """Go back to a turn: in a fork, by leaving behind what came since, or to resume it."""
         assert self.socket is not None
         draw = self.world.random
+        if draw.random() < 0.4:
+            sent = Sent(conversation, "", f"{self.name} resumes {len(self.sent)}", "reject", turn)
+            self.sent.append(sent)
+            self._say(sent)
+            return
         if draw.random() < 0.5:
             frame = {"type": "chat.fork", "turnId": turn}
             self.socket.say({**frame, "conversationId": conversation})
@@ -354,6 +361,11 @@ class Device:
         assert self.socket is not None
         self._subscribe(sent.conversation)
         sent.open_attempts, sent.is_unsure = sent.open_attempts + 1, False
+        if sent.resumes is not None:
+            frame = {"type": "chat.resume", "conversationId": sent.conversation}
+            ids = {"clientMessageId": sent.client_id, "ref": sent.client_id}
+            self.socket.say({**frame, **ids, "turnId": sent.resumes})
+            return
         self.socket.say(
             {
                 "type": "chat.send",

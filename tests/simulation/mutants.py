@@ -212,4 +212,16 @@ MUTANTS = (
         ),
         ("was carried out twice", "was carried out at ["),
     ),
+    Mutant(
+        6,
+        "any turn may be resumed",
+        (
+            Change(
+                rewinding,
+                "Rewinding.resumed",
+                (("check_resumable(turn,", "(lambda *_: None)(turn,"),),
+            ),
+        ),
+        ("went on with",),
+    ),
 )

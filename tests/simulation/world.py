@@ -306,7 +306,9 @@ class World:
     # -- agents --------------------------------------------------------------------------------
 
     async def _improvise(self, request: TurnRequest, emit: Emit) -> None:
-        self.prompts.append((request.conversation_id, request.message))
+        # Who resumes says nothing: each time it is another turn.
+        said = request.message if request.resumes is None else request.turn_id
+        self.prompts.append((request.conversation_id, said))
         name = request.turn_id
         is_quick = self.random.random() < 0.3
         for number in range(1, self.random.randint(0, 14) + 1):

@@ -140,6 +140,8 @@ def test_the_client_needs_no_package_and_no_other_host() -> None:
 def _history(dice: random.Random) -> bytes:
     """A turn as events and as lines, both JSON."""
     events: list[AnyEvent] = [_message(dice), TurnStart()]
+    if dice.random() < 0.2:
+        events = [TurnStart("t0")]
     events += [_event(dice) for _ in range(dice.randrange(20))]
     fold = Fold()
     for event in events:

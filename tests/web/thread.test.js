@@ -159,3 +159,24 @@ test("a gap wider than a page replaces the window, and older pages join it again
   thread.addRows(rows.slice(-9, -5));
   assert.deepEqual(thread.rows, rows.slice(-9));
 });
+
+test("what was truncated stays and does not count, whenever its rows come", () => {
+  const thread = new Thread();
+  const row = (/** @type {number} */ seq) => /** @type {Any} */ ({ seq, role: "user", chunk: { type: "text", text: "" } });
+  const counting = () => thread.rows.filter(({ superseded }) => !superseded).map(({ seq }) => seq);
+  const subscribed = { type: "chat.subscribed", conversationId: ID, recovered: true, status: "idle" };
+  thread.take(/** @type {Any} */ ({ ...subscribed, position: "g:9", lastSeq: 6, superseded: [[3, 4]] }));
+  thread.addRows([4, 5, 6].map(row));
+  assert.deepEqual(counting(), [5, 6]);
+  const cut = { type: "conversation.truncated", conversationId: ID, position: "g:10" };
+  thread.take(/** @type {Any} */ ({ ...cut, afterSeq: 5, lastSeq: 6 }));
+  assert.deepEqual(counting(), [5]);
+  thread.addRows([1, 2, 3].map(row));
+  assert.deepEqual(counting(), [1, 2, 5]);
+  // One that was seen before changes nothing.
+  thread.take(/** @type {Any} */ ({ ...cut, afterSeq: 0, lastSeq: 6 }));
+  assert.deepEqual(counting(), [1, 2, 5]);
+  assert.equal(thread.lastSeq, 6);
+  thread.take(/** @type {Any} */ ({ type: "chat.snapshot", conversationId: ID, position: "g:12", lastSeq: 6, superseded: [[1, 6]] }));
+  assert.deepEqual(counting(), []);
+});

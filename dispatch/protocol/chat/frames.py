@@ -76,9 +76,11 @@ class ChatDialect:
         # Ids are of a restricted alphabet: they need no escaping.
         turn = entry.turn.encode()
         if self.is_v1:
-            own = self._own_frame(name, turn, payload, entry.offset)
-            if own is not None:
-                return own
+            # Most of all are deltas, which need not be looked at.
+            if not entry.delta:
+                own = self._own_frame(name, turn, payload, entry.offset)
+                if own is not None:
+                    return own
             return (
                 b'{"type":"chat.delta","event":%b,"conversationId":"%b","turnId":"%b"},'
                 b'"position":"%b:%d"}' % (payload[:-1], name, turn, self._generation, entry.offset)

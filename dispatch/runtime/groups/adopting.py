@@ -177,11 +177,11 @@ class GroupAdopting:
 
     async def _turns(self, live: Live) -> list[tuple[ChildTurn, TurnKey]]:
         """What a conversation holds: every sealed turn that counts, its prompt and the text of its
-        answer.
+        answer; one that was resumed is one turn with what went on with it.
         """
         store = self._services.store
         places = await store.sealed_turns(live.record.key, limit=2**31 - 1)
-        found = []
+        found: list[tuple[ChildTurn, TurnKey]] = []
         for place in places:
             if is_superseded(live.past.superseded, place.first_seq):
                 continue
@@ -190,6 +190,16 @@ class GroupAdopting:
             if record is None:
                 continue
             prompt, reply = _texts(data)
+            if place.resumes is not None and found:
+                resumed, key = found[-1]
+                whole = msgspec.structs.replace(
+                    resumed,
+                    reply=resumed.reply + reply,
+                    outcome=place.outcome,
+                    ended_at_ms=place.sealed_at_ms,
+                )
+                found[-1] = whole, key
+                continue
             began_ms = record.started_at_ms or record.created_at_ms
             turn = ChildTurn(
                 turn=place.id,

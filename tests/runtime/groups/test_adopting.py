@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from dispatch.agents.port import AgentFailure
+from dispatch.agents.port import AgentFailure, TurnRequest
+from dispatch.core.commands import Truncate
 from dispatch.core.identity import LOCAL, ConversationId, TurnId
 from dispatch.errors import StorageFull
 from dispatch.protocol.groups.refusals import (
@@ -24,6 +25,7 @@ from dispatch.testing import (
     Harness,
     ManualClock,
     ScriptedAgent,
+    Step,
     YieldingStore,
     broker_on,
 )
@@ -247,3 +249,32 @@ async def test_a_gate_of_a_running_turn_refuses_only_while_it_runs() -> None:
         await broker.until_idle()
         _, is_new = await adopt(broker, {"ann": "c1"})
         assert is_new
+
+
+async def test_what_was_truncated_is_no_row_and_a_resumed_turn_is_one() -> None:
+    scripts = {"broken": ["half ", AgentFailure("no")], "gone": ["left behind"]}
+
+    def script(request: TurnRequest) -> list[Step]:
+        return ["whole"] if request.resumes is not None else scripts.get(request.message, ["ok"])
+
+    async with broker_on(
+        MemoryStore(), agents=[ScriptedAgent(script=script, name="ann")]
+    ) as broker:
+        await talk(broker, "c1", "ann", "hello")
+        (kept,) = await broker.store.sealed_turns(broker.live().record.key, limit=9)
+        await talk(broker, "c1", "ann", "gone")
+        wish = Truncate(conversation=ConversationId("c1"), after_turn=kept.id)
+        await broker.broker.truncate(LOCAL, wish)
+        broken = await broker.send("broken")
+        await broker.until_idle()
+        await broker.resume(broken.turn)
+        await broker.until_idle()
+        room, _ = await adopt(broker, {"ann": "c1"})
+        assert await room.texts() == [
+            ("user", "hello"),
+            ("ann", "ok"),
+            ("user", "broken"),
+            ("ann", "half whole"),
+        ]
+        assert (await room.events())[-1]["outcome"] == "completed"
+        await room.check()

@@ -1,4 +1,4 @@
-"""Truncating over real sockets: kill -9 right behind the acknowledgement takes nothing back."""
+"""Truncating and resuming over real sockets: a kill -9 right behind takes nothing back."""
 
 from __future__ import annotations
 
@@ -87,4 +87,36 @@ async def test_a_truncation_cut_off_by_a_kill_is_whole_or_absent(
         assert page["superseded"] == [[1, page["latestSeq"]]]
         assert all(chunk["superseded"] for chunk in page["chunks"])
     await daemon.kill()
+    assert verify(daemon.data) == []
+
+
+async def test_a_turn_that_a_kill_interrupted_goes_on_once_through_more_kills(
+    start_daemon: StartDaemon,
+) -> None:
+    daemon = await start_daemon(config("endless"))
+    async with v1_wire(daemon.url) as wire:
+        await wire.send(type="chat.send", conversationId="c", message="go")
+        turn = (await wire.until_event("text-delta"))[-1]["event"]["turnId"]
+        await daemon.kill()
+    for cycle in range(3):
+        await daemon.start()
+        frame = {"type": "chat.resume", "conversationId": "c", "turnId": turn}
+        frame["clientMessageId"] = f"again-{cycle}"
+        async with v1_wire(daemon.url) as wire:
+            await wire.send(**frame)
+            accepted = await wire.until_type("chat.accepted")
+            # Right behind the acknowledgement, or with something said already.
+            if cycle:
+                await wire.until_event("text-delta", accepted["turnId"])
+            await daemon.kill()
+        await daemon.start()
+        async with v1_wire(daemon.url) as wire, http_client(daemon.url) as http:
+            await wire.send(**frame)
+            again = await wire.until_type("chat.accepted")
+            assert (again["turnId"], again["duplicate"]) == (accepted["turnId"], True)
+            chunks = (await http.get("/conversations/c")).json()["chunks"]
+            assert [chunk["role"] for chunk in chunks].count("user") == 1
+            assert [chunk["role"] for chunk in chunks].count("system") == cycle + 1
+        turn = accepted["turnId"]
+        await daemon.kill()
     assert verify(daemon.data) == []
