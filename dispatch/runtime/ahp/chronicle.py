@@ -158,7 +158,7 @@ class ChatChronicle(Chronicle):
                     if entry.turn == turn:
                         self._change(draft, **{kind: _without(entries, turn)})
                         word = "queued" if kind == "queue" else "steering"
-                        self._remove(draft, word, entry, self.origins.pop(turn, None))
+                        self._remove(draft, word, entry, self.origins.get(turn))
             self.names.pop(turn, None)
 
     def reordered(self, draft: Draft, turns: Sequence[TurnId]) -> None:
