@@ -37,9 +37,11 @@ ARTEFACTS = Path(__file__).resolve().parent.parent.parent / "artefacts" / "page"
 OpenDevice = Callable[..., Awaitable[Device]]
 
 
-@pytest.fixture(scope="session")
+# Of a module and not of the session: while asynchronous fixtures are held, their event loop is too,
+# and a command line that is tested in the same process could not start its own.
+@pytest.fixture(scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    """Debian's Chromium, one process for all tests."""
+    """Debian's Chromium, one process for all tests of a file."""
     path = needed("chromium")
     expect.set_options(timeout=GUARD_MS)
     async with async_playwright() as playwright:
@@ -48,9 +50,9 @@ async def browser() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def daemon(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DaemonProcess]:
-    """The daemon of all tests that do not hurt theirs; each talks in conversations of its own."""
+    """The daemon of a file's tests that do not hurt theirs; each has conversations of its own."""
     daemon = DaemonProcess(tmp_path_factory.mktemp("page"), speakers.config())
     await daemon.start()
     yield daemon
