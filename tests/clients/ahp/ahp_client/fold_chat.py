@@ -115,10 +115,8 @@ def _appended(kind: str) -> Any:
             return state
         parts = turn["responseParts"]
         for index, part in enumerate(parts):
-            if part.get("id") != action["partId"]:
+            if part["kind"] != kind or part.get("id") != action["partId"]:
                 continue
-            if part["kind"] != kind:
-                return state
             grown = {**part, "content": part["content"] + action["content"]}
             return _with_parts(state, [*parts[:index], grown, *parts[index + 1 :]])
         return state
