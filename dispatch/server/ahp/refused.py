@@ -38,7 +38,11 @@ class Refused:
         if len(self._kept) > _CLIENTS_MAX:
             self._kept.popitem(last=False)
 
-    def between(self, account: AccountId, client: str, after: int, upto: int) -> list[Object]:
-        """Those above a number, up to another."""
+    def between(self, account: AccountId, client: str, seen: int, upto: int) -> list[Object]:
+        """Those from the number that was seen last, up to another.
+
+        Several may have one number, that of a snapshot too: some of these may not have been seen,
+        and a refusal that is told again does no harm.
+        """
         kept = self._kept.get((account, client), ())
-        return [envelope for envelope in kept if after < envelope["serverSeq"] <= upto]
+        return [envelope for envelope in kept if seen <= envelope["serverSeq"] <= upto]

@@ -164,3 +164,16 @@ async def test_a_refusal_that_went_with_its_line_is_told_in_its_place(tmp_path: 
             mine = [one for one in result["actions"] if "origin" in one]
             assert mine == [refused, accepted]
             gate.open()
+
+
+async def test_a_refusal_at_the_number_that_was_seen_last_is_told(tmp_path: Path) -> None:
+    async with daemon_of(tmp_path, ScriptedAgent("ok")) as daemon:
+        async with peer_of(daemon) as ann:
+            _, chat = await ann.make_session()
+            stop = {"type": "chat/turnCancelled", "turnId": "t1", "duration": 1}
+            seen, lost = [await ann.act(chat, stop) for _ in range(2)]
+            # Nothing happened in between, so both are of the same moment.
+            assert lost["serverSeq"] == seen["serverSeq"]
+        async with peer_of(daemon, hello=False) as back:
+            result = await back.reconnect(seen["serverSeq"], chat)
+            assert lost in result["actions"]
