@@ -1,14 +1,12 @@
 """The AsyncAPI document and the TypeScript declarations, read by the tools that people use.
 
-The tools come from npm, as `tools/package-lock.json` has them, into a cache outside the tree; where
-there is no npm these tests are skipped, and say so. Each is shown to fail, too.
+The tools come from npm, as `tools/package-lock.json` has them (see `tests/packages`); without them
+these tests are skipped, and say so. Each is shown to fail, too.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,31 +16,23 @@ import pytest
 
 from scripts.asyncapi import CHANNELS
 from scripts.schemas import DIALECTS
+from tests.packages import Missing, installed
 
 ROOT = Path(__file__).resolve().parents[2]
 PROTOCOL = ROOT / "protocol"
 TOOLS = Path(__file__).with_name("tools")
-INSTALL_SECONDS_MAX = 100
 RUN_SECONDS_MAX = 60
 
 
 @pytest.fixture(scope="session")
 def tools() -> Path:
     """The directory where the tools are."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("there is no node and npm: AsyncAPI and TypeScript are not checked")
-    lock = (TOOLS / "package-lock.json").read_bytes()
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    home = Path(base) / "dispatch-tests" / f"protocol-{hashlib.sha256(lock).hexdigest()[:16]}"
-    if not (home / "installed").exists():
-        home.mkdir(parents=True, exist_ok=True)
-        for name in ("package.json", "package-lock.json", ".npmrc"):
-            shutil.copy(TOOLS / name, home)
-        done = run([npm, "ci", "--omit=dev", "--ignore-scripts"], home, INSTALL_SECONDS_MAX)
-        assert done.returncode == 0, done.stdout + done.stderr
-        (home / "installed").touch()
-    return home
+    if shutil.which("node") is None:
+        pytest.skip("there is no node: AsyncAPI and TypeScript are not checked")
+    try:
+        return installed(TOOLS).parent
+    except Missing as reason:
+        pytest.skip(f"AsyncAPI and TypeScript are not checked: {reason}")
 
 
 def run(

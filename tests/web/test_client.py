@@ -38,7 +38,8 @@ from dispatch.core.events import (
     UserMessage,
     encode_event,
 )
-from tests.web.toolchain import Missing, Toolchain, toolchain
+from tests.packages import Missing
+from tests.web.toolchain import Toolchain, toolchain
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WEB = ROOT / "dispatch" / "web"

@@ -12,9 +12,10 @@ from typing import Any, Literal
 import pytest
 from playwright.async_api import Page, expect
 
+from tests.packages import Missing
 from tests.web.conftest import OpenDevice
 from tests.web.device import Device
-from tests.web.toolchain import Missing, toolchain
+from tests.web.toolchain import toolchain
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.web.toolchain import Missing, Toolchain, toolchain
+from tests.packages import Missing
+from tests.web.toolchain import Toolchain, toolchain
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "dispatch" / "web" / "page"
 
