@@ -34,6 +34,15 @@ from dispatch.storage.keys import ConversationKey
 from dispatch.storage.port import ConversationRecord, SealedTurn
 
 _METRICS: Final = msgspec.json.Decoder(Metrics)
+
+
+class _Answered(msgspec.Struct):
+    """Of metrics who answered: a page has many turns, and a turn may have many steps."""
+
+    agent: str | None = None
+
+
+_ANSWERED: Final = msgspec.json.Decoder(_Answered)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -102,7 +111,7 @@ def _wire_turn(turn: SealedTurn) -> dict[str, Any]:
     }
     if turn.resumes is not None:
         wire["resumes"] = turn.resumes
-    if turn.metrics and (agent := _METRICS.decode(turn.metrics).agent) is not None:
+    if turn.metrics and (agent := _ANSWERED.decode(turn.metrics).agent) is not None:
         wire["agent"] = agent
     return wire
 
