@@ -53,6 +53,35 @@ async def test_the_end_stays_in_view_only_for_who_is_there(open_device: OpenDevi
     )
 
 
+async def test_what_is_read_stays_in_its_place_though_much_comes_at_once(
+    open_device: OpenDevice,
+) -> None:
+    device = await open_device("#/c/load-lumps", viewport={"width": 900, "height": 400})
+    await device.ask("torrent", "Speak for 3")
+    await expect(device.answers).to_contain_text("Part 80")
+    moves = await device.page.evaluate(
+        """async () => {
+          const thread = document.querySelector("[data-thread]");
+          const frame = () => new Promise(requestAnimationFrame);
+          // The browser keeps the place of an element: it must not show another text afterwards.
+          const isRunFull = () => document.querySelectorAll(".block").length % 24 >= 20;
+          while (!isRunFull()) await new Promise(setTimeout);
+          thread.scrollTop -= 60;
+          for (let i = 0; i < 2; i++) await frame();
+          const top = thread.scrollTop;
+          const moves = [];
+          while (!document.querySelector("article[data-message=agent][data-state=sealed]")) {
+            for (const end = performance.now() + 400; performance.now() < end;);
+            for (let i = 0; i < 4; i++) await frame();
+            moves.push(thread.scrollTop - top);
+          }
+          return moves;
+        }"""
+    )
+    assert len(moves) > 1
+    assert set(moves) == {0}
+
+
 async def test_nothing_that_was_drawn_is_drawn_again_while_an_answer_grows(
     open_device: OpenDevice,
 ) -> None:

@@ -121,9 +121,9 @@ const RUN_BLOCKS = 24;
  * A growing text as blocks, each made once; only the last one may change.
  */
 export class Blocks {
-  /** @type {unknown[][]} finished blocks, in runs: a run that is full never changes */
+  /** @type {unknown[][]} finished blocks, in runs: one that is full never changes */
   #runs = [];
-  /** @type {unknown[]} the run that is not full */
+  /** @type {unknown[]} finished blocks of the last run, which is not full */
   #done = [];
   #from = 0;
   #text = "";
@@ -131,13 +131,14 @@ export class Blocks {
   #last = null;
   /** How much of the text `#last` is made of. */
   #until = 0;
-  /** @type {{runs: readonly (readonly unknown[])[], blocks: readonly unknown[], rest: string}} */
-  #made = { runs: [], blocks: [], rest: "" };
+  /** @type {{runs: readonly (readonly unknown[])[], rest: string}} */
+  #made = { runs: [], rest: "" };
 
   /**
-   * The trusted HTML of each block of `text`, `runs` before `blocks`; the text before it is the
-   * beginning of this one. A run is the same array for as long as it is the same. `rest` is what
-   * was not made yet of a very long block, to be shown as it is.
+   * The trusted HTML of each block of `text`, in runs; the text before it is the beginning of this
+   * one. A run is the same array for as long as it is the same, and a block keeps its place in its
+   * run: an element that showed one never shows another. `rest` is what was not made yet of a very
+   * long block, to be shown as it is.
    * @param {string} text
    * @param {boolean} [isWhole] nothing will be added
    */
@@ -161,8 +162,8 @@ export class Blocks {
       this.#last = markdown(text.slice(this.#from));
       this.#until = text.length;
     }
-    const blocks = [...this.#done, this.#last];
-    this.#made = { runs: this.#runs, blocks, rest: text.slice(this.#until) };
+    const runs = [...this.#runs, [...this.#done, this.#last]];
+    this.#made = { runs, rest: text.slice(this.#until) };
     return this.#made;
   }
 

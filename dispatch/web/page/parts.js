@@ -53,10 +53,9 @@ export class Texts {
  * @param {boolean} isOpen whether it may still grow
  */
 export function prose(texts, key, text, isOpen) {
-  const { runs, blocks, rest } = texts.html(key, text, !isOpen);
+  const { runs, rest } = texts.html(key, text, !isOpen);
   return html`<div class="prose" dir="auto">
     ${runs.map((run) => guard([run], () => run.map(blockView)))}
-    ${blocks.map(blockView)}
     ${rest === "" ? nothing : html`<pre class="rest">${rest}</pre>`}
   </div>`;
 }
