@@ -19,11 +19,11 @@ ReasoningEffort = Literal["low", "medium", "high", "xhigh", "max"]
 
 
 class Dispatched(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What a message is called in a dialect where clients name things.
+    """Whose wish something is in a dialect where clients number theirs, and what they call it.
 
-    `turn` names its turn, `pending` the message while it waits, `kind` what it was to wait for;
-    `client` and `client_seq` say which client's wish it was. `message` is it as it was written, in
-    JSON, where that says more than its text.
+    `client` and `client_seq` say which wish of which client. Of a message `turn` names its turn,
+    `pending` it while it waits, `kind` what it was to wait for, and `message` is it as it was
+    written, in JSON, where that says more than its text.
     """
 
     client: str

@@ -17,7 +17,7 @@ import anyio.abc
 import msgspec
 import structlog
 
-from dispatch.core.commands import Accepted, Cut, Send, Truncate
+from dispatch.core.commands import Accepted, Cut, Dispatched, Send, Truncate
 from dispatch.core.events import ErrorEvent, Response
 from dispatch.core.identity import SEND, ConversationId, Principal, TurnId, require
 from dispatch.errors import Conflict, Unavailable
@@ -164,19 +164,27 @@ class Broker:
             return stopped
 
     async def cancel(
-        self, principal: Principal, conversation: ConversationId, turn: TurnId
+        self,
+        principal: Principal,
+        conversation: ConversationId,
+        turn: TurnId,
+        by: Dispatched | None = None,
     ) -> bool:
         """Remove a queued message; False if it is no longer queued."""
         require(principal, SEND)
         live = self._conversations.peek(principal, conversation)
-        if live is None or live.is_deleting or not intake.cancel(live, turn):
+        if live is None or live.is_deleting or not intake.cancel(live, turn, by):
             return False
         self._accounts.backlog.recount(live)
         await live.written()
         return True
 
     async def reorder(
-        self, principal: Principal, conversation: ConversationId, turns: Sequence[TurnId]
+        self,
+        principal: Principal,
+        conversation: ConversationId,
+        turns: Sequence[TurnId],
+        by: Dispatched | None = None,
     ) -> list[TurnId]:
         """Let these queued messages run first, in this order; the order of all that wait then.
 
@@ -187,7 +195,7 @@ class Broker:
         async with self._conversations.using(principal, conversation) as live:
             check_alone(live)
             await still_there(live)
-            await intake.reorder(live, turns)
+            await intake.reorder(live, turns, by)
             return [waiting.turn for waiting in live.state.queue]
 
     async def respond(

@@ -13,6 +13,7 @@ from typing import Literal
 
 from dispatch.agents.port import Steer
 from dispatch.core import conversation as rules
+from dispatch.core.commands import Dispatched
 from dispatch.core.conversation import (
     Queued,
     Reordered,
@@ -146,29 +147,33 @@ def refuse_held(live: Live) -> None:
     live.held.clear()
 
 
-def cancel(live: Live, turn: TurnId) -> bool:
+def cancel(live: Live, turn: TurnId, by: Dispatched | None = None) -> bool:
     """Remove a queued message; False if it is no longer queued."""
     facts = rules.cancel(live.state, turn)
-    _drop(live, facts)
+    _drop(live, facts, by)
     return bool(facts)
 
 
-async def reorder(live: Live, wanted: Sequence[TurnId]) -> None:
-    """Let queued messages run in another order, durable when it returns."""
+async def reorder(live: Live, wanted: Sequence[TurnId], by: Dispatched | None = None) -> None:
+    """Let queued messages run in another order, durable when it returns.
+
+    Of a numbered wish is told also where it is so already, for somebody waits for its number.
+    """
     facts = rules.reorder(live.state, wanted)
-    if not facts:
+    if not facts and by is None:
         return
     before = tuple((waiting.turn, waiting.ordinal) for waiting in live.state.queue)
-    (fact,) = facts
-    _give_ordinals(live, fact)
-    records = [live.queued[turn] for turn, _ in fact.ordinals]
+    for fact in facts:
+        _give_ordinals(live, fact)
+    records = [live.queued[turn] for fact in facts for turn, _ in fact.ordinals]
+    order = [waiting.turn for waiting in live.state.queue]
 
     def write(draft: Draft, _offset: int) -> None:
         draft.changes.extend(
             TurnChange(one.key, one.state, one.state, ordinal=one.ordinal) for one in records
         )
         if live.scribe is not None:
-            live.scribe.reordered(draft, [waiting.turn for waiting in live.state.queue])
+            live.scribe.reordered(draft, order, by)
 
     def instead() -> None:
         still = tuple(one for one in before if one[0] in live.queued)
@@ -222,7 +227,7 @@ def restore(live: Live, record: TurnRecord) -> None:
     live.state = rules.evolve(live.state, Queued(_waiting(record)))
 
 
-def _drop(live: Live, facts: tuple[Unqueued, ...]) -> None:
+def _drop(live: Live, facts: tuple[Unqueued, ...], by: Dispatched | None = None) -> None:
     if not facts:
         return
     records = [live.queued.pop(fact.turn) for fact in facts]
@@ -233,7 +238,7 @@ def _drop(live: Live, facts: tuple[Unqueued, ...]) -> None:
     def write(draft: Draft, _offset: int) -> None:
         draft.changes.extend(changes)
         if live.scribe is not None:
-            live.scribe.dropped(draft, [record.id for record in records])
+            live.scribe.dropped(draft, [record.id for record in records], by)
 
     live.outbox.change(PendingChange(write, lambda _: live.tell_queue()))
 

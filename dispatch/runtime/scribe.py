@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from dispatch.core.commands import Dispatched
 from dispatch.core.events import AnyEvent
 from dispatch.core.identity import TurnId
 from dispatch.runtime.pending import Draft, Mirror
@@ -67,12 +68,14 @@ class Scribe(Mirror, Protocol):
         """The turn is sealed."""
         ...
 
-    def dropped(self, draft: Draft, turns: Sequence[TurnId]) -> None:
-        """Messages were taken out of the queue."""
+    def dropped(self, draft: Draft, turns: Sequence[TurnId], by: Dispatched | None = None) -> None:
+        """Messages were taken out of the queue; `by` is whose wish it was, where that is known."""
         ...
 
-    def reordered(self, draft: Draft, turns: Sequence[TurnId]) -> None:
-        """The queue has another order, which is this one."""
+    def reordered(
+        self, draft: Draft, turns: Sequence[TurnId], by: Dispatched | None = None
+    ) -> None:
+        """The queue has another order, which is this one; `by` as in `dropped`."""
         return
 
     def renamed(self, draft: Draft, title: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from dispatch.core.commands import Dispatched
 from dispatch.core.events import AnyEvent
 from dispatch.core.identity import TurnId
 from dispatch.runtime.pending import Draft
@@ -111,15 +112,17 @@ class Both(Scribe):
         self.first.ended(draft, turn, outcome)
         self.chronicle.ended(draft, turn, outcome)
 
-    def dropped(self, draft: Draft, turns: Sequence[TurnId]) -> None:
+    def dropped(self, draft: Draft, turns: Sequence[TurnId], by: Dispatched | None = None) -> None:
         """See `Scribe`."""
-        self.first.dropped(draft, turns)
-        self.chronicle.dropped(draft, turns)
+        self.first.dropped(draft, turns, by)
+        self.chronicle.dropped(draft, turns, by)
 
-    def reordered(self, draft: Draft, turns: Sequence[TurnId]) -> None:
+    def reordered(
+        self, draft: Draft, turns: Sequence[TurnId], by: Dispatched | None = None
+    ) -> None:
         """See `Scribe`."""
-        self.first.reordered(draft, turns)
-        self.chronicle.reordered(draft, turns)
+        self.first.reordered(draft, turns, by)
+        self.chronicle.reordered(draft, turns, by)
 
     def renamed(self, draft: Draft, title: str) -> None:
         """See `Scribe`."""

@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 
 
 class ChatChronicle(Chronicle):
-    """See the module. `names` are those of turns on their way or running, by turn; `origins` says
-    which client is taking a message back, `reordering` which one gives the queue another order.
-    """
+    """See the module. `names` are those of turns on their way or running, by turn."""
 
     def __init__(self, scope: Scope, live: Live, ledger: Ledger[ChatDetails]) -> None:
         """To be attached to the conversation."""
@@ -44,8 +42,6 @@ class ChatChronicle(Chronicle):
         self.live = live
         self.ledger = ledger
         self.names: dict[TurnId, TurnNames] = {}
-        self.origins: dict[TurnId, Origin] = {}
-        self.reordering: Origin | None = None
         ledger.told = self._told
 
     async def keep(self, record: Acted) -> None:
@@ -83,7 +79,7 @@ class ChatChronicle(Chronicle):
             self._change(draft, steers=(*self._details(draft).steers, entry))
         else:
             self._change(draft, queue=(*self._details(draft).queue, entry))
-        self._announce(draft, kind, entry, None if given is None else origin_of(given))
+        self._announce(draft, kind, entry, origin_of(given))
 
     def refused(self, turn: TurnId) -> None:
         """See `scribe.Scribe`."""
@@ -149,7 +145,7 @@ class ChatChronicle(Chronicle):
             return None
         return later(iso_time(names.started_at_ms), max(0, round(done.duration_ms)))
 
-    def dropped(self, draft: Draft, turns: Sequence[TurnId]) -> None:
+    def dropped(self, draft: Draft, turns: Sequence[TurnId], by: Dispatched | None = None) -> None:
         """See `scribe.Scribe`."""
         for turn in turns:
             details = self._details(draft)
@@ -158,10 +154,12 @@ class ChatChronicle(Chronicle):
                     if entry.turn == turn:
                         self._change(draft, **{kind: _without(entries, turn)})
                         word = "queued" if kind == "queue" else "steering"
-                        self._remove(draft, word, entry, self.origins.get(turn))
+                        self._remove(draft, word, entry, origin_of(by))
             self.names.pop(turn, None)
 
-    def reordered(self, draft: Draft, turns: Sequence[TurnId]) -> None:
+    def reordered(
+        self, draft: Draft, turns: Sequence[TurnId], by: Dispatched | None = None
+    ) -> None:
         """See `scribe.Scribe`."""
         places = {turn: place for place, turn in enumerate(turns)}
         queue = self._details(draft).queue
@@ -169,7 +167,7 @@ class ChatChronicle(Chronicle):
         self._change(draft, queue=order)
         names = [entry.id for entry in order]
         action = {"type": "chat/queuedMessagesReordered", "order": names}
-        self._tell(draft, Acted(action, self.reordering))
+        self._tell(draft, Acted(action, origin_of(by)))
 
     def renamed(self, draft: Draft, title: str) -> None:
         """See `scribe.Scribe`: asked with each write of the conversation's row, the first too."""
@@ -241,9 +239,9 @@ def flag_of(kind: str, action: Object) -> tuple[int, bool]:
     return IS_ARCHIVED, action["isArchived"]
 
 
-def origin_of(given: Dispatched) -> Origin:
-    """Whose wish a message was."""
-    return Origin(given.client, given.client_seq)
+def origin_of(by: Dispatched | None) -> Origin | None:
+    """Whose wish something was, if it was a client's."""
+    return None if by is None else Origin(by.client, by.client_seq)
 
 
 def names_of(record: TurnRecord, *, is_announced: bool | None = None) -> TurnNames:

@@ -56,6 +56,11 @@ class Wish(NamedTuple):
         """Whose chat it is."""
         return self.chronicle.live.record.id
 
+    @property
+    def numbered(self) -> Dispatched:
+        """Whose wish it is, as the core keeps it."""
+        return Dispatched(client=self.origin.client_id, client_seq=self.origin.client_seq)
+
 
 class Dispatching:
     """See the module."""
@@ -178,9 +183,7 @@ class Dispatching:
             raise Rejected("There was a turn of this id")
 
     async def _resume(self, wish: Wish, turn_id: str) -> None:
-        dispatched = Dispatched(
-            client=wish.origin.client_id, client_seq=wish.origin.client_seq, turn=turn_id
-        )
+        dispatched = msgspec.structs.replace(wish.numbered, turn=turn_id)
         told: list[Accepted] = []
         send = Send(
             body=TurnBody(message="", resumes=self._turn(wish, turn_id), dispatched=dispatched),
@@ -247,29 +250,18 @@ class Dispatching:
         details = wish.chronicle.ledger.details
         if waiting is None or waiting not in details.queue:
             raise Rejected("The agent has this message already")
-        wish.chronicle.origins[waiting.turn] = wish.origin
-        try:
-            gone = await self._host.broker.cancel(
-                wish.client.principal, wish.conversation, waiting.turn
-            )
-        finally:
-            wish.chronicle.origins.pop(waiting.turn, None)
+        gone = await self._host.broker.cancel(
+            wish.client.principal, wish.conversation, waiting.turn, wish.numbered
+        )
         if not gone:
             raise Rejected("No such message is waiting")
 
     async def _reorder(self, wish: Wish) -> None:
-        chronicle = wish.chronicle
-        before = chronicle.ledger.details.queue
-        turns = {entry.id: entry.turn for entry in before}
+        turns = {entry.id: entry.turn for entry in wish.chronicle.ledger.details.queue}
         wanted = [turns[name] for name in wish.action["order"] if name in turns]
-        chronicle.reordering = wish.origin
-        try:
-            await self._host.broker.reorder(wish.client.principal, wish.conversation, wanted)
-        finally:
-            chronicle.reordering = None
-        if chronicle.ledger.details.queue == before:
-            # It was so already, and its sender waits all the same.
-            await chronicle.keep(Acted(wish.action, wish.origin))
+        await self._host.broker.reorder(
+            wish.client.principal, wish.conversation, wanted, wish.numbered
+        )
 
     # -- turns ---------------------------------------------------------------------------------
 
@@ -352,9 +344,8 @@ def _dispatched(
     """What goes with a message; the message itself, where its text does not say all of it."""
     message = wish.action["message"]
     is_plain = message == message_object(prompt.text, prompt.images)
-    return Dispatched(
-        client=wish.origin.client_id,
-        client_seq=wish.origin.client_seq,
+    return msgspec.structs.replace(
+        wish.numbered,
         turn=turn,
         pending=pending,
         kind=kind,

@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from dispatch.core.commands import Dispatched
 from dispatch.core.content import delta_text
 from dispatch.core.events import AnyEvent, Request, RequestClosed
 from dispatch.core.identity import TurnId
@@ -299,7 +300,7 @@ class ChatTimeline(Timeline):
         steers.clear()
         self._rest(draft, row)
 
-    def dropped(self, draft: Draft, turns: Sequence[TurnId]) -> None:
+    def dropped(self, draft: Draft, turns: Sequence[TurnId], by: Dispatched | None = None) -> None:
         """See `scribe.Scribe`."""
         row = None
         for turn in turns:

@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from dispatch.core.commands import Dispatched
 from dispatch.core.events import ErrorEvent
 from dispatch.core.group import Group, GroupRun, GroupView, decode_group, encode_group
 from dispatch.core.identity import TurnId
@@ -174,7 +175,7 @@ class GroupTimeline(Timeline):
         if reply is not None:
             self.end(draft, reply, reply.ending or _OUTCOMES.get(outcome, outcome))
 
-    def dropped(self, draft: Draft, turns: Sequence[TurnId]) -> None:
+    def dropped(self, draft: Draft, turns: Sequence[TurnId], by: Dispatched | None = None) -> None:
         """See `scribe.Scribe`."""
         for turn in turns:
             reply = self.replies.get(turn)
