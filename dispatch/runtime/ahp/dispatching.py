@@ -83,29 +83,37 @@ class Dispatching:
             return False
         try:
             async with self._host.following(client.principal, channel) as scope:
-                state = scope.state_of(channel)
-                if state is None:
-                    return False
-                origin = Origin(client.id, client_seq)
-                if channel == scope.uri:
-                    accepted = self._accept("session", state, action, client)
-                    await self._on_session(
-                        client, scope, intents.intent_of(accepted, state), action, origin
-                    )
-                    return True
-                conversation = scope.conversation_of(channel)
-                chronicle = None if conversation is None else scope.chronicles.get(conversation)
-                if chronicle is None:
-                    return False
-                accepted = self._accept("chat", state, action, client)
-                wish = Wish(client, scope, chronicle, action, origin)
-                await self._on_chat(wish, intents.intent_of(accepted, state), state)
-                return True
+                return await self._on_channel(client, scope, channel, client_seq, action)
         except (NotFound, Gone) as error:
             log.info("ahp.action_ignored", action=sent.get("type"), code=error.code)
             return False
         except DispatchError as error:
             raise Rejected(_sentence(error)) from error
+
+    async def _on_channel(
+        self, client: Client, scope: Scope, channel: str, client_seq: int, action: Object
+    ) -> bool:
+        state = scope.state_of(channel)
+        if state is None:
+            return False
+        origin = Origin(client.id, client_seq)
+        try:
+            if channel == scope.uri:
+                accepted = self._accept("session", state, action, client)
+                intent = intents.intent_of(accepted, state)
+                await self._on_session(client, scope, intent, action, origin)
+                return True
+            conversation = scope.conversation_of(channel)
+            chronicle = None if conversation is None else scope.chronicles.get(conversation)
+            if chronicle is None:
+                return False
+            accepted = self._accept("chat", state, action, client)
+            wish = Wish(client, scope, chronicle, action, origin)
+            await self._on_chat(wish, intents.intent_of(accepted, state), state)
+        except DispatchError as error:
+            # Also of something in the channel that is not there (any more): its sender waits.
+            raise Rejected(_sentence(error)) from error
+        return True
 
     async def begin(self, client: Client, chat: str, message: Object) -> None:
         """The first turn of a chat that was just made; raises `PeerError` with the reason."""

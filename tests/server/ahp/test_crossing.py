@@ -90,6 +90,21 @@ async def test_a_turn_that_two_cancel_ends_by_the_wish_of_the_first(tmp_path: Pa
         assert "not running" in (await bob.echo(other))["rejectionReason"]
 
 
+async def test_a_truncation_behind_a_turn_that_another_leaves_behind_is_refused(
+    tmp_path: Path,
+) -> None:
+    async with crossing(tmp_path) as (ann, bob, chat, store):
+        store.release()
+        await ann.accepted(chat, {"type": "chat/turnCancelled", "turnId": "t1", "duration": 1})
+        store.hold()
+        one = await begun(ann, chat, {"type": "chat/truncated"})
+        await store.reached()
+        other = await begun(bob, chat, {"type": "chat/truncated", "turnId": "t1"})
+        store.release()
+        assert "rejectionReason" not in await ann.echo(one)
+        assert (await bob.echo(other))["rejectionReason"]
+
+
 async def test_a_chat_that_two_truncate_at_once_is_truncated_for_each(tmp_path: Path) -> None:
     async with crossing(tmp_path) as (ann, bob, chat, store):
         truncated = {"type": "chat/truncated"}
