@@ -60,11 +60,14 @@ class Send(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Truncate(msgspec.Struct, frozen=True, kw_only=True):
-    """Keep what is said up to and including `after_turn` (None: nothing), ending what runs."""
+    """Keep what is said up to and including `after_turn` (None: nothing), ending what runs; `by` is
+    whose wish it is, where clients number theirs.
+    """
 
     conversation: ConversationId
     after_turn: TurnId | None
     client_message_id: str | None = None
+    by: Dispatched | None = None
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -142,12 +142,16 @@ class Broker:
         return await carry_out(self._services, partial(self._rewinding.truncate, principal, wish))
 
     async def stop(
-        self, principal: Principal, conversation: ConversationId, turn: TurnId | None = None
+        self,
+        principal: Principal,
+        conversation: ConversationId,
+        turn: TurnId | None = None,
+        by: Dispatched | None = None,
     ) -> TurnId | None:
         """End the running turn as aborted; its id once that is durable, or None if none runs."""
         require(principal, SEND)
         live = self._conversations.peek(principal, conversation)
-        return None if live is None else await self._stop(live, turn)
+        return None if live is None else await self._stop(live, turn, by)
 
     async def close(self, principal: Principal, conversation: ConversationId) -> TurnId | None:
         """Abort the running turn, drop the queue and close; idempotent, and nothing where there is
@@ -199,12 +203,16 @@ class Broker:
             return [waiting.turn for waiting in live.state.queue]
 
     async def respond(
-        self, principal: Principal, conversation: ConversationId, response: Response
+        self,
+        principal: Principal,
+        conversation: ConversationId,
+        response: Response,
+        by: Dispatched | None = None,
     ) -> None:
         """Answer an agent's request; raises `RequestClosed` when somebody was first."""
         require(principal, SEND)
         async with self._conversations.using(principal, conversation) as live:
-            live.respond(response, principal.user)
+            live.respond(response, principal.user, by)
             await live.written()
 
     async def drain(self, seconds: float) -> None:
@@ -292,12 +300,14 @@ class Broker:
             raise Conflict("this clientMessageId was used before with another message")
         return msgspec.structs.replace(decode_accepted(turn.acceptance), duplicate=True)
 
-    async def _stop(self, live: Live, turn: TurnId | None) -> TurnId | None:
+    async def _stop(
+        self, live: Live, turn: TurnId | None, by: Dispatched | None = None
+    ) -> TurnId | None:
         current = live.current
         if current is None or (turn is not None and current.id != turn):
             return None
         await current.begun.wait()
-        if not live.end(current.id, "aborted"):
+        if not live.end(current.id, "aborted", by=by):
             await current.sealed.wait()
             return None
         await current.sealed.wait()

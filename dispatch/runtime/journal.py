@@ -114,17 +114,35 @@ class Outbox:
 
     async def commit(self, write: Callable[[Draft], None]) -> None:
         """Rows that are durable when it returns; raises what refused them."""
+        await self.commit_at(lambda draft, _: write(draft))
+
+    async def commit_at(
+        self,
+        write: Callable[[Draft, int], None],
+        *,
+        then: Callable[[], None] | None = None,
+        instead: Callable[[], None] | None = None,
+    ) -> None:
+        """As `commit`, for rows that say at which offset they are written.
+
+        `then` runs once they are durable, `instead` when they are refused, also where the caller
+        has stopped waiting.
+        """
         settled = asyncio.get_running_loop().create_future()
 
         def durable(_offset: int) -> None:
+            if then is not None:
+                then()
             if not settled.done():
                 settled.set_result(None)
 
         def refused(error: DispatchError) -> None:
+            if instead is not None:
+                instead()
             if not settled.done():
                 settled.set_exception(error)
 
-        self.change(PendingChange(lambda draft, _: write(draft), durable, refused))
+        self.change(PendingChange(write, durable, refused))
         await settled
 
     async def drained(self) -> None:

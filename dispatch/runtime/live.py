@@ -19,6 +19,7 @@ import msgspec
 
 from dispatch.agents.port import AgentFailure, Respond
 from dispatch.core import conversation as rules
+from dispatch.core.commands import Dispatched
 from dispatch.core.content import delta_text
 from dispatch.core.conversation import Absorbed, Ended, Fact, Happened, Sealed, State, StatusChanged
 from dispatch.core.events import (
@@ -34,7 +35,6 @@ from dispatch.core.events import (
 from dispatch.core.identity import TurnId, UserId
 from dispatch.core.notices import StatusNotice
 from dispatch.core.turn import metrics_of
-from dispatch.errors import DispatchError
 from dispatch.runtime.admission import Admission, CurrentTurn, check_parts
 from dispatch.runtime.journal import Outbox
 from dispatch.runtime.past import Past
@@ -228,28 +228,14 @@ class Live:
         then: Callable[[], None] | None = None,
         instead: Callable[[], None] | None = None,
     ) -> None:
-        """Rows of this conversation, durable when it returns; raises what refused them.
+        """See `Outbox.commit_at`; the conversation's own row is among what is written."""
 
-        `then` runs once they are durable, `instead` when they are refused, also where the caller
-        has stopped waiting.
-        """
-        settled = asyncio.get_running_loop().create_future()
-
-        def durable(_offset: int) -> None:
+        def durable() -> None:
             self.is_stored = True
             if then is not None:
                 then()
-            if not settled.done():
-                settled.set_result(None)
 
-        def refused(error: DispatchError) -> None:
-            if instead is not None:
-                instead()
-            if not settled.done():
-                settled.set_exception(error)
-
-        self.outbox.change(PendingChange(write, durable, refused))
-        await settled
+        await self.outbox.commit_at(write, then=durable, instead=instead)
 
     async def written(self) -> None:
         """Return once everything decided so far is durable."""
@@ -326,10 +312,11 @@ class Live:
         *,
         error: ErrorEvent | None = None,
         done: Done | None = None,
+        by: Dispatched | None = None,
     ) -> bool:
         """End the running turn (only that one, if named); False if there is nothing to end.
 
-        `done` is the agent's own last word, whose sums are kept.
+        `done` is the agent's own last word, whose sums are kept; `by` is whose wish it is.
         """
         current = self.current
         if current is None or not current.begun.is_set():
@@ -339,19 +326,27 @@ class Live:
         if done.duration_ms is None:
             done = msgspec.structs.replace(done, duration_ms=round(max(elapsed_ms, 0.0), 1))
         facts = rules.end(self.state, turn, done, error=error)
+        if facts:
+            self._claim(current.id, by)
         self.apply(facts)
         return bool(facts)
 
-    def respond(self, response: Response, by: UserId) -> None:
+    def _claim(self, subject: str, by: Dispatched | None) -> None:
+        scribe = self.scribe
+        if by is not None and scribe is not None:
+            self._write_down(lambda draft: scribe.claimed(draft, subject, by))
+
+    def respond(self, response: Response, user: UserId, by: Dispatched | None = None) -> None:
         """Answer an open request; raises `RequestClosed` when somebody was first.
 
         The agent is told once the answer is durable, so that it never acts on one that a crash
         takes back.
         """
         current = self.current
-        facts = rules.respond(self.state, response, by)
+        facts = rules.respond(self.state, response, user)
         assert current is not None, "an open request belongs to the running turn"
         told, inbox = Respond(rules.completed(self.state, response)), current.inbox
+        self._claim(response.request_id, by)
         self.apply(facts)
         self.outbox.change(PendingChange(_nothing, lambda _: inbox.put(told)))
 

@@ -102,6 +102,7 @@ class Rewinding:
                 user=principal.user,
                 kept=kept,
                 client_key=key,
+                by=wish.by,
                 accepted=told.append,
             )
             intake.truncate(live, truncation)

@@ -78,6 +78,10 @@ class Scribe(Mirror, Protocol):
         """The queue has another order, which is this one; `by` as in `dropped`."""
         return
 
+    def claimed(self, draft: Draft, subject: str, by: Dispatched) -> None:
+        """Whose wish is what comes next in the draft to a turn, a request or a truncation."""
+        return
+
     def renamed(self, draft: Draft, title: str) -> None:
         """The conversation has another title."""
         ...

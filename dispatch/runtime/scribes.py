@@ -112,6 +112,11 @@ class Both(Scribe):
         self.first.ended(draft, turn, outcome)
         self.chronicle.ended(draft, turn, outcome)
 
+    def claimed(self, draft: Draft, subject: str, by: Dispatched) -> None:
+        """See `Scribe`."""
+        self.first.claimed(draft, subject, by)
+        self.chronicle.claimed(draft, subject, by)
+
     def dropped(self, draft: Draft, turns: Sequence[TurnId], by: Dispatched | None = None) -> None:
         """See `Scribe`."""
         self.first.dropped(draft, turns, by)

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from dispatch.core.commands import Cut
+from dispatch.core.commands import Cut, Dispatched
 from dispatch.core.events import Truncated, encode_event
 from dispatch.core.identity import TurnId, UserId
 from dispatch.core.truncation import Kept, Superseded, encode_superseded, truncate
@@ -52,6 +52,7 @@ class Truncation(Settling[Cut]):
     user: UserId
     kept: TurnRecord | None
     client_key: str | None = None
+    by: Dispatched | None = None
 
     @property
     def after_turn(self) -> TurnId | None:
@@ -112,6 +113,8 @@ def begin(live: Live, truncation: Truncation, then: Callable[[], None]) -> None:
         marker.acceptance = _ENCODER.encode(msgspec.structs.replace(cut, offset=offset + 1))
         draft.turns.append(marker)
         live.write_row(draft, offset)
+        if truncation.by is not None and live.scribe is not None:
+            live.scribe.claimed(draft, marker.id, truncation.by)
 
     def durable(offset: int) -> None:
         live.past.superseded, live.past.on_its_way = superseded, None

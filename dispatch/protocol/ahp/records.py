@@ -7,7 +7,7 @@ Invariant: details are what folding all of a ledger's records gives, so a record
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
@@ -77,21 +77,13 @@ class Acted(msgspec.Struct, frozen=True, tag="acted", omit_defaults=True):
 
 
 class Claimed(msgspec.Struct, frozen=True, tag="claimed", omit_defaults=True):
-    """The next action of this type and subject is a client's wish; the first to claim has it.
+    """What comes next to this is a client's wish; in the same commit as that, and before it.
 
-    `subject` is a request's id, the turn that ends, or the one behind which is cut, if any.
-    `is_withdrawn`: it came to nothing.
+    `subject` is a request that is closed, a turn that is cancelled, or a truncation by its own id.
     """
 
-    action: Literal[
-        "chat/turnCancelled",
-        "chat/toolCallConfirmed",
-        "chat/inputCompleted",
-        "chat/truncated",
-    ]
     subject: str
     origin: Origin
-    is_withdrawn: bool = False
 
 
 Record = Acted | Claimed

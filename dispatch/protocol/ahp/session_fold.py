@@ -34,8 +34,6 @@ from dispatch.protocol.codec import Object
 _QUIET: Final = "chat/toolCallContentChanged"
 """What a session says nothing of, and there is much of; text apart."""
 
-
-_CUTS: Final = "chat/truncated"
 _BEGINS: Final = frozenset({"chat/turnStarted", "chat/turnResume"})
 
 
@@ -67,8 +65,7 @@ class ChatFold:
         self.names = names
         self.projection: Projection | None = None
         self.running: TurnNames | None = None
-        self.claims: list[Claimed] = []
-
+        self.claims: dict[str, Origin] = {}
         self.uri: str = state["resource"]
 
     def begin(self, turn: TurnId, names: TurnNames, event: UserMessage | TurnStart) -> None:
@@ -85,22 +82,6 @@ class ChatFold:
         self.projection = Projection(
             names.turn_id, queued_id=names.queued_id, message=names.message, resumes=parts
         )
-
-    def claim(self, claim: Claimed) -> None:
-        """A client wants something, or does not get it."""
-        if claim.is_withdrawn:
-            wanted = msgspec.structs.replace(claim, is_withdrawn=False)
-            self.claims = [one for one in self.claims if one != wanted]
-        else:
-            self.claims.append(claim)
-
-    def claimed(self, action: str, subject: str) -> Origin | None:
-        """Whose wish it was, if it was a client's."""
-        for index, one in enumerate(self.claims):
-            if (one.action, one.subject) == (action, subject):
-                del self.claims[index]
-                return one.origin
-        return None
 
     def name_of(self, turn: str) -> str:
         """What a turn of the core is called; of one that was resumed, the newest has its name."""
@@ -144,7 +125,7 @@ class SessionFold:
         if chat is None:
             return []
         if isinstance(event, Truncated):
-            return self._truncated(position, chat, event)
+            return self._truncated(position, chat, turn, event)
         if isinstance(event, UserMessage | TurnStart) and chat.projection is None:
             assert names is not None, "a turn that begins has a name"
             chat.begin(turn, names, event)
@@ -160,15 +141,15 @@ class SessionFold:
             changes += self._chat(position, chat, action, origin)
         if isinstance(event, TurnSealed):
             chat.projection = chat.running = None
-            # A truncation ends the turn first.
-            chat.claims = [one for one in chat.claims if one.action == _CUTS]
+            chat.claims.clear()
         return changes
 
-    def _truncated(self, position: int, chat: ChatFold, event: Truncated) -> list[Change]:
-        kept = event.after_turn
-        name = None if kept is None else chat.name_of(kept)
-        action = present(type=_CUTS, turnId=name)
-        return self._chat(position, chat, action, chat.claimed(_CUTS, kept or ""))
+    def _truncated(
+        self, position: int, chat: ChatFold, turn: TurnId, event: Truncated
+    ) -> list[Change]:
+        name = None if event.after_turn is None else chat.name_of(event.after_turn)
+        action = present(type="chat/truncated", turnId=name)
+        return self._chat(position, chat, action, chat.claims.pop(turn, None))
 
     def record(
         self, position: int, conversation: ConversationId | None, record: Record
@@ -180,7 +161,7 @@ class SessionFold:
         if chat is None:
             return []
         if isinstance(record, Claimed):
-            chat.claim(record)
+            chat.claims[record.subject] = record.origin
             return []
         return self._chat(position, chat, record.action, record.origin)
 
@@ -194,8 +175,9 @@ class SessionFold:
         kind = action["type"]
         if kind in _BEGINS and chat.running is not None:
             return chat.running.origin
-        subject = event.request_id if isinstance(event, RequestClosed) else turn
-        return chat.claimed(kind, subject)
+        if isinstance(event, RequestClosed):
+            return chat.claims.pop(event.request_id, None)
+        return chat.claims.pop(turn, None) if kind == "chat/turnCancelled" else None
 
     def _acted(self, position: int, record: Acted) -> list[Change]:
         action = record.action

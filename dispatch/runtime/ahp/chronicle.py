@@ -25,7 +25,7 @@ from dispatch.protocol.codec import Object
 from dispatch.runtime.admission import decode_accepted, decode_body
 from dispatch.runtime.ahp.ledger import Ledger
 from dispatch.runtime.live import Live
-from dispatch.runtime.pending import Draft, PendingChange
+from dispatch.runtime.pending import Draft
 from dispatch.runtime.scribes import Chronicle
 from dispatch.storage.port import TurnRecord
 
@@ -47,10 +47,6 @@ class ChatChronicle(Chronicle):
     async def keep(self, record: Acted) -> None:
         """Something of this chat alone, durable when it returns; raises what refused it."""
         await self.live.commit(lambda draft, _: self._tell(draft, record))
-
-    def claim(self, record: Claimed) -> None:
-        """What the conversation does next is a client's wish; right before it in the log."""
-        self.live.outbox.change(PendingChange(lambda draft, _: self._tell(draft, record)))
 
     # -- pending.Mirror ------------------------------------------------------------------------
 
@@ -144,6 +140,10 @@ class ChatChronicle(Chronicle):
         if names is None or done is None or done.duration_ms is None:
             return None
         return later(iso_time(names.started_at_ms), max(0, round(done.duration_ms)))
+
+    def claimed(self, draft: Draft, subject: str, by: Dispatched) -> None:
+        """See `scribe.Scribe`."""
+        self._tell(draft, Claimed(subject, Origin(by.client, by.client_seq)))
 
     def dropped(self, draft: Draft, turns: Sequence[TurnId], by: Dispatched | None = None) -> None:
         """See `scribe.Scribe`."""

@@ -8,7 +8,7 @@ returns, and its echo was sent.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -22,7 +22,7 @@ from dispatch.protocol.ahp import intents
 from dispatch.protocol.ahp.conversion import up_action
 from dispatch.protocol.ahp.envelopes import Origin
 from dispatch.protocol.ahp.objects import iso_time
-from dispatch.protocol.ahp.records import Acted, Claimed, Waits
+from dispatch.protocol.ahp.records import Acted, Waits
 from dispatch.protocol.ahp.uris import ROOT
 from dispatch.protocol.ahp.validation import Rejected, accept
 from dispatch.protocol.ahp.words import message_object
@@ -39,7 +39,6 @@ log = structlog.get_logger()
 
 _ENCODER: Final = msgspec.json.Encoder()
 _ON_BUSY: Final[dict[str, OnBusy]] = {"steering": "steer", "queued": "queue"}
-_CLAIMS: Final[frozenset[str]] = frozenset({"chat/toolCallConfirmed", "chat/inputCompleted"})
 
 
 class Wish(NamedTuple):
@@ -274,60 +273,32 @@ class Dispatching:
     # -- turns ---------------------------------------------------------------------------------
 
     async def _stop(self, wish: Wish, turn_id: str) -> None:
-        turn = self._turn(wish, turn_id)
-        claim = Claimed("chat/turnCancelled", turn, wish.origin)
-        stopped = await self._claiming(
-            wish,
-            claim,
-            lambda: self._host.broker.stop(wish.client.principal, wish.conversation, turn),
+        stopped = await self._host.broker.stop(
+            wish.client.principal, wish.conversation, self._turn(wish, turn_id), wish.numbered
         )
         if stopped is None:
-            _withdraw(wish, claim)
             raise Rejected("This turn is not running")
 
     async def _truncate(self, wish: Wish, after_turn: str | None) -> None:
-        turn = None if after_turn is None else self._turn(wish, after_turn)
-        claim = Claimed("chat/truncated", turn or "", wish.origin)
         truncate = Truncate(
             conversation=wish.conversation,
-            after_turn=turn,
+            after_turn=None if after_turn is None else self._turn(wish, after_turn),
             client_message_id=_once(wish.origin),
+            by=wish.numbered,
         )
-        cut = await self._claiming(
-            wish, claim, lambda: self._host.broker.truncate(wish.client.principal, truncate)
-        )
+        cut = await self._host.broker.truncate(wish.client.principal, truncate)
         if cut.duplicate:
-            _withdraw(wish, claim)
             raise Rejected("This was done already")
 
     async def _answer(self, wish: Wish, response: Response) -> None:
-        kind = wish.action["type"]
-        assert kind in _CLAIMS, "what answers a request"
-        word: Literal["chat/toolCallConfirmed", "chat/inputCompleted"] = kind
-        claim = Claimed(word, response.request_id, wish.origin)
-        await self._claiming(
-            wish,
-            claim,
-            lambda: self._host.broker.respond(wish.client.principal, wish.conversation, response),
+        await self._host.broker.respond(
+            wish.client.principal, wish.conversation, response, wish.numbered
         )
-
-    async def _claiming(self, wish: Wish, claim: Claimed, act: Callable[[], Awaitable[Any]]) -> Any:
-        """Do something whose event is this client's; the claim is before it in the log."""
-        wish.chronicle.claim(claim)
-        try:
-            return await act()
-        except DispatchError:
-            _withdraw(wish, claim)
-            raise
 
     def _turn(self, wish: Wish, turn_id: str) -> TurnId:
         fold = wish.scope.fold
         assert fold is not None, "an action is carried out while its session is followed"
         return fold.chats[wish.conversation].names[turn_id]
-
-
-def _withdraw(wish: Wish, claim: Claimed) -> None:
-    wish.chronicle.claim(msgspec.structs.replace(claim, is_withdrawn=True))
 
 
 def _once(origin: Origin) -> str | None:

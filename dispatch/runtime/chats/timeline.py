@@ -325,9 +325,6 @@ class ChatTimeline(Timeline):
         for waiting in live.state.queue:
             intake.cancel(live, waiting.turn)
 
-    def deleted(self, live: Live) -> None:
-        """See `scribe.Scribe`: it went in the same commit."""
-
     # -- tasks ---------------------------------------------------------------------------------
 
     def _open_in(self, draft: Draft) -> Iterator[Reply]:

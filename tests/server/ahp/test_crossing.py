@@ -5,24 +5,37 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+from dispatch.compose import Daemon
 from dispatch.storage.sqlite import SqliteStore
 from dispatch.testing import HeldStore
 from dispatch.testing.scripted import FOR_EVER, ScriptedAgent
 from tests.server.ahp.peer import Peer, daemon_of, message, peer_of, pending, turn_started
 
 REMOVED = {"type": "chat/pendingMessageRemoved", "kind": "queued", "id": "p1"}
+CANCELLED = {"type": "chat/turnCancelled", "turnId": "t1", "duration": 1}
+TRUNCATED = {"type": "chat/truncated"}
 
 
 def reordered(*names: str) -> dict[str, object]:
     return {"type": "chat/queuedMessagesReordered", "order": list(names)}
 
 
+class Crossing(NamedTuple):
+    """Clients in a chat with a turn and two waiting messages; `cid` looks on."""
+
+    daemon: Daemon
+    ann: Peer
+    bob: Peer
+    cid: Peer
+    chat: str
+    store: HeldStore
+
+
 @asynccontextmanager
-async def crossing(tmp_path: Path) -> AsyncIterator[tuple[Peer, Peer, str, HeldStore]]:
-    """Two clients in a chat with a turn and two waiting messages; the disk is being written to, and
-    what they want from here on waits for it.
-    """
+async def crossing(tmp_path: Path) -> AsyncIterator[Crossing]:
+    """The disk is being written to, and what is wanted from here on waits for it."""
     store = HeldStore(SqliteStore(tmp_path))
     async with (
         daemon_of(tmp_path, ScriptedAgent(FOR_EVER), store=store) as daemon,
@@ -39,77 +52,85 @@ async def crossing(tmp_path: Path) -> AsyncIterator[tuple[Peer, Peer, str, HeldS
         store.hold()
         await cid.dispatch(chat, {"type": "chat/draftChanged", "draft": message("half")})
         await store.reached()
-        yield ann, bob, chat, store
+        yield Crossing(daemon, ann, bob, cid, chat, store)
         store.release()
         await cid.check()
 
 
-async def begun(one: Peer, chat: str, action: dict[str, object]) -> int:
-    """The number of an action that has begun to be carried out."""
-    seq = await one.dispatch(chat, action)
-    # Answered at once, when what came before it waits for the disk.
-    await one.call("ping")
-    return seq
+async def both_at_once(
+    crossing: Crossing, of_ann: dict[str, object], of_bob: dict[str, object]
+) -> tuple[dict[str, object], dict[str, object]]:
+    """What each is told of an action; both have begun, most likely, when the disk goes on."""
+    _, ann, bob, _, chat, store = crossing
+    one, other = await ann.dispatch(chat, of_ann), await bob.dispatch(chat, of_bob)
+    await ann.call("ping")
+    await bob.call("ping")
+    store.release()
+    return await ann.echo(one), await bob.echo(other)
 
 
-async def test_a_message_that_two_take_back_goes_by_the_wish_of_the_first(tmp_path: Path) -> None:
-    async with crossing(tmp_path) as (ann, bob, chat, store):
-        seq = await begun(ann, chat, REMOVED)
-        assert "No such message" in await bob.refused(chat, REMOVED)
-        store.release()
-        assert (await ann.echo(seq))["action"] == REMOVED
+def refusals(*echoes: dict[str, object]) -> list[str]:
+    return [str(echo["rejectionReason"]) for echo in echoes if "rejectionReason" in echo]
+
+
+async def test_a_message_that_two_take_back_goes_by_the_wish_of_one(tmp_path: Path) -> None:
+    async with crossing(tmp_path) as both:
+        (refusal,) = refusals(*await both_at_once(both, REMOVED, REMOVED))
+        assert "No such message" in refusal
 
 
 async def test_two_orders_of_the_queue_are_both_told_as_whose_they_are(tmp_path: Path) -> None:
-    async with crossing(tmp_path) as (ann, bob, chat, store):
-        one = await begun(ann, chat, reordered("p2", "p1"))
-        other = await begun(bob, chat, reordered("p1", "p2"))
-        store.release()
-        assert (await ann.echo(one))["action"] == reordered("p2", "p1")
-        assert (await bob.echo(other))["action"] == reordered("p1", "p2")
+    async with crossing(tmp_path) as both:
+        orders = reordered("p2", "p1"), reordered("p1", "p2")
+        one, other = await both_at_once(both, *orders)
+        assert (one["action"], other["action"]) == orders
 
 
 async def test_an_order_that_is_so_already_is_told_once_to_who_wanted_it(tmp_path: Path) -> None:
-    async with crossing(tmp_path) as (ann, bob, chat, store):
-        one = await begun(ann, chat, reordered("p2", "p1"))
-        other = await begun(bob, chat, reordered("p2", "p1"))
-        store.release()
-        assert (await ann.echo(one))["action"] == reordered("p2", "p1")
-        assert (await bob.echo(other))["action"] == reordered("p2", "p1")
-        told = [each["action"]["type"] for each in bob.actions]
-        assert told.count("chat/queuedMessagesReordered") == 2
+    async with crossing(tmp_path) as both:
+        order = reordered("p2", "p1")
+        assert not refusals(*await both_at_once(both, order, order))
+        cid = both.cid
+        await cid.until(lambda envelope: envelope["origin"]["clientId"] == "c1")
+        await cid.check()
+        assert [envelope["action"] for envelope in cid.actions].count(order) == 2
 
 
-async def test_a_turn_that_two_cancel_ends_by_the_wish_of_the_first(tmp_path: Path) -> None:
-    async with crossing(tmp_path) as (ann, bob, chat, store):
-        cancelled = {"type": "chat/turnCancelled", "turnId": "t1", "duration": 1}
-        one = await begun(ann, chat, cancelled)
-        other = await begun(bob, chat, cancelled)
-        store.release()
-        assert "rejectionReason" not in await ann.echo(one)
-        assert "not running" in (await bob.echo(other))["rejectionReason"]
+async def test_a_turn_that_two_cancel_ends_by_the_wish_of_one(tmp_path: Path) -> None:
+    async with crossing(tmp_path) as both:
+        (refusal,) = refusals(*await both_at_once(both, CANCELLED, CANCELLED))
+        assert "not running" in refusal
 
 
-async def test_a_truncation_behind_a_turn_that_another_leaves_behind_is_refused(
+async def test_a_truncation_behind_a_turn_that_another_leaves_behind_is_answered(
     tmp_path: Path,
 ) -> None:
-    async with crossing(tmp_path) as (ann, bob, chat, store):
-        store.release()
-        await ann.accepted(chat, {"type": "chat/turnCancelled", "turnId": "t1", "duration": 1})
-        store.hold()
-        one = await begun(ann, chat, {"type": "chat/truncated"})
-        await store.reached()
-        other = await begun(bob, chat, {"type": "chat/truncated", "turnId": "t1"})
-        store.release()
-        assert "rejectionReason" not in await ann.echo(one)
-        assert (await bob.echo(other))["rejectionReason"]
+    async with crossing(tmp_path) as both:
+        both.store.release()
+        await both.ann.accepted(both.chat, CANCELLED)
+        both.store.hold()
+        one, other = await both_at_once(both, TRUNCATED, {**TRUNCATED, "turnId": "t1"})
+        assert "rejectionReason" not in one
+        # It came first, or its turn was gone.
+        assert other["channel"] == both.chat
+
+
+async def test_a_wish_that_is_sent_again_does_not_take_the_place_of_another(
+    tmp_path: Path,
+) -> None:
+    async with (
+        crossing(tmp_path) as both,
+        peer_of(both.daemon, both.ann.client_id) as again,
+    ):
+        seq = both.ann.client_seq + 1
+        await again.dispatch(both.chat, TRUNCATED, seq)
+        await again.call("ping")
+        one, other = await both_at_once(both, TRUNCATED, TRUNCATED)
+        assert not refusals(other)
+        # Told with the event to who follows, and the repeat to who sent it.
+        assert one["origin"] == {"clientId": "c1", "clientSeq": seq}
 
 
 async def test_a_chat_that_two_truncate_at_once_is_truncated_for_each(tmp_path: Path) -> None:
-    async with crossing(tmp_path) as (ann, bob, chat, store):
-        truncated = {"type": "chat/truncated"}
-        one = await begun(ann, chat, truncated)
-        other = await begun(bob, chat, truncated)
-        store.release()
-        for peer, seq in ((ann, one), (bob, other)):
-            assert (await peer.echo(seq))["action"] == truncated
+    async with crossing(tmp_path) as both:
+        assert not refusals(*await both_at_once(both, TRUNCATED, TRUNCATED))
