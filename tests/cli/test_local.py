@@ -27,9 +27,7 @@ default_agent = "model"
 [agents.model]
 kind = "command"
 command = ["env", "--api-key=sk-123", "--verbose"]
-api_key = "sk-456"
-env = { TOKEN = "sk-789", HOME = "/home/x" }
-proxy = "https://me:sk-000@proxy.example"
+env = { TOKEN = "sk-789", HOME = "/home/x", PROXY = "https://me:sk-000@proxy.example" }
 [auth]
 tokens = [{ sha256 = "%s", user = "ann" }]
 """ % hashlib.sha256(b"x").hexdigest()  # noqa: UP031
@@ -39,13 +37,12 @@ def test_config_check_shows_what_is_in_force_without_its_secrets(tmp_path: Path)
     path = tmp_path / "dispatch.toml"
     path.write_text(CONFIGURATION)
     result = dispatch("config", "check", "--config", str(path))
-    # No agent takes an `api_key`, and what it was is not told.
-    assert (result.exit_code, result.stderr.count("api_key")) == (1, 1)
+    assert (result.exit_code, result.stderr) == (0, "")
     assert "sk-" not in result.output
     [shown] = lines(result)
     assert shown["port"] == 9000
     assert shown["agents"]["model"]["command"] == ["env", "--api-key=***", "--verbose"]
-    assert shown["agents"]["model"]["env"] == {"TOKEN": "***", "HOME": "***"}
+    assert shown["agents"]["model"]["env"] == {"TOKEN": "***", "HOME": "***", "PROXY": "***"}
     assert shown["auth"]["tokens"][0]["user"] == "ann"
     assert shown["limits"]["auth_seconds_max"] == 10
 
@@ -56,8 +53,9 @@ def test_config_check_writes_toml_for_people(tmp_path: Path) -> None:
     path.write_text(CONFIGURATION)
     result = dispatch("config", "check", "--config", str(path))
     read = tomllib.loads(result.stdout)
-    assert read["agents"]["model"]["api_key"] == "***"
+    assert read["agents"]["model"]["command"] == ["env", "--api-key=***", "--verbose"]
     assert read["limits"]["frame_bytes_max"] == 1_048_576
+    assert result.stderr == "in order; what differs from the defaults is bold\n"
     assert "sk-" not in result.output
 
 
@@ -91,8 +89,22 @@ def test_config_check_refuses_what_serve_would_with_every_reason(tmp_path: Path)
     for line, name in zip(told, ("program", "module", "shape", "secret_env"), strict=True):
         assert line.startswith("dispatch: ")
         assert name in line
-    assert len(lines(result)) == 1
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_config_check_shows_nothing_but_the_reasons_where_there_are_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    monkeypatch.setattr(screen, "is_text", lambda as_json: is_terminal)
+    path = tmp_path / "dispatch.toml"
+    # No agent takes an `api_key`, and what it was is not told.
+    path.write_text('[agents.a]\nkind = "echo"\napi_key = "sk-1"\n')
+    result = dispatch("config", "check", "--config", str(path))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("dispatch: ")
+    assert result.stderr.endswith("agents.a.api_key: no such setting\n")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
