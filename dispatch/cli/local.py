@@ -39,7 +39,7 @@ def check_config(config: Path | None, as_json: bool) -> None:
     """
     from dispatch.cli.redaction import redacted, toml_lines
     from dispatch.cli.screen import is_text, note, show_settings, write_json
-    from dispatch.settings import load_settings
+    from dispatch.settings import load_settings, placed
 
     settings = load_settings(config=config)
     # Behind the settings: a wrong one is told at once, and compose imports all of the daemon.
@@ -48,7 +48,7 @@ def check_config(config: Path | None, as_json: bool) -> None:
     if problems := compose.problems(settings):
         # Alone: among a hundred lines of settings they would be looked for.
         for problem in problems:
-            Failure(problem).show()
+            Failure(placed(problem, config=config)).show()
         click.get_current_context().exit(FAILED)
     if is_text(as_json):
         defaults = toml_lines(redacted(load_settings(environment={})))

@@ -162,6 +162,67 @@ def test_a_configuration_that_cannot_work_is_told_in_one_line(
         assert result.stderr.count("\n") == 1
 
 
+DIGEST = hashlib.sha256(b"x").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("port = 70000", ", line 1: port: Expected `int` <= 65535"),
+        ("data = 3", ", line 1: data: Expected `str`, got `int`"),
+        ('# Who asks.\n\nhosts = [\n  "a",\n  1,\n]', ", line 3: hosts[1]: Expected `str`"),
+        ("[limits]\nring = 1", ", line 2: limits.ring: no such setting"),
+        ("limits.delta_bytes_max = 9999999", ", line 1: limits.delta_bytes_max (9999999) > "),
+        ("[limits]\nframe_bytes_max = 1", ": limits.delta_bytes_max (65536) > "),
+        ('host = "0.0.0.0"', ", line 1: host: 0.0.0.0 lets others in"),
+        ('default_agent = "a"', ', line 1: default_agent: "a" is not in [agents]'),
+        ('[agents.a]\nkind = "echo"\n[agents.b]\nkind = "echo"', ": default_agent: "),
+        ("[agents.a]\nmodel = 1", ", line 1: agents.a: needs a kind"),
+        ("[agents.a]\nkind = 1", ", line 2: agents.a.kind: Expected `str`, got `int`"),
+        ('[agents."a/b"]\nkind = "echo"', ", line 1: agents.a/b: a name has 1 to 64"),
+        ('[agents."a.b"]\nkind = "echo"\ncolour = 1', ", line 3: agents.a.b.colour: no such"),
+        ('[agents.a]\nkind = "parrot"', ', line 2: agents.a.kind: "parrot" is not one of'),
+        ('[agents.a]\nkind = "command"', ": agents.a.command: required"),
+        ("[auth]", ", line 1: auth: neither tokens nor jwt"),
+        ('[auth.jwt]\nalgorithm = "RS256"', ": auth.jwt.audience: required"),
+        (
+            f"[[auth.tokens]]\nsha256 = '{DIGEST}'\nuser = 'a'\n"
+            "[[auth.tokens]]\nsha256 = 'b'\nuser = 'b'\n",
+            ", line 5: auth.tokens[1].sha256: Expected",
+        ),
+        ("\nport = x\n", " is not TOML: Invalid value (at line 2, column "),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_told_with_the_file_and_the_line(
+    tmp_path: Path, content: str, told: str
+) -> None:
+    path = tmp_path / "dispatch.toml"
+    path.write_text(content)
+    result = dispatch("config", "check", "--config", str(path))
+    assert result.stderr.startswith(f"dispatch: {path}{told}")
+    assert (result.exit_code, result.stdout) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"DISPATCH_PORT": "high"}, "port: Expected `int`"),
+        ({"DISPATCH_LIMITS__RING": "1"}, "limits.ring: no such setting"),
+        ({"DISPATCH_DEFAULT_AGENT": "b"}, 'default_agent: "b" is not in [agents]'),
+    ],
+)
+def test_a_file_is_not_blamed_for_what_stands_above_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], told: str
+) -> None:
+    path = tmp_path / "dispatch.toml"
+    path.write_text('port = 1\n[limits]\ncommands_waiting_max = 1\n[agents.a]\nkind = "echo"')
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = dispatch("config", "check", "--config", str(path))
+    assert result.stderr.startswith(f"dispatch: {told}")
+    assert result.exit_code == 1
+
+
 @pytest.fixture
 def composed(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """In place of the module that knows the adapters."""
@@ -227,6 +288,35 @@ def test_serve_hands_flags_over_the_environment_to_the_daemon(
         environment={}, flags={"port": 0, "host": "localhost", "data": tmp_path, "ready_file": "r"}
     )
     assert given_settings == [expected]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("agents.a.colour: no such setting", "{path}, line 3: agents.a.colour: no such setting"),
+        ("port 1 is in use", "port 1 is in use"),
+    ],
+)
+def test_serve_tells_where_it_is_written_what_it_refuses(
+    composed: types.ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    said: str,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "dispatch.toml"
+    path.write_text('[agents.a]\nkind = "echo"\ncolour = 1\n')
+
+    async def serve(*_: object) -> int:
+        raise ExceptionGroup("tasks", [ConfigError(said)])
+
+    composed.serve = serve  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "argv", ["dispatch", "serve", "--config", str(path)])
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"dispatch: {told.format(path=path)}\n"
 
 
 def test_a_token_is_accepted_by_the_configuration_that_comes_with_it(tmp_path: Path) -> None:
