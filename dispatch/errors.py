@@ -212,7 +212,7 @@ class StorageBusy(Fault):
 
 
 class ConfigError(DispatchError):
-    """A setting that cannot work; the message names it."""
+    """A setting that cannot work; the message begins with its name."""
 
     code = "config"
 

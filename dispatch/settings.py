@@ -1,16 +1,15 @@
 """Every setting and every limit, with the reason beside the number.
 
 Neighbours: `compose` builds the daemon from a `Settings`; `cli` loads one. Order of precedence:
-flags, then environment (`DISPATCH_PORT`, `DISPATCH_LIMITS__FRAME_BYTES_MAX`), then the TOML file,
-then the defaults here.
+flags, then environment (`settings_environment`), then the TOML file (`settings_file`, which knows
+in which line something is written), then the defaults here.
 Invariant: a `Settings` that exists was checked as a whole; an unknown key is an error by name.
 """
 
 from __future__ import annotations
 
-import difflib
+import copy
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -18,6 +17,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from dispatch.errors import ConfigError
+from dispatch.settings_environment import read_environment
+from dispatch.settings_file import SettingsFile, complaint
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -232,21 +233,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 DEMO_AGENTS: Final = {"echo": AgentSettings(kind="echo", options={})}
-# What is in the environment under our name and is no setting: of clients, agents and tests.
-OTHER_VARIABLES: Final = frozenset(
-    {
-        "DISPATCH_CONFIG",
-        "DISPATCH_PROCESS",
-        "DISPATCH_SIMULATION_SEED",
-        "DISPATCH_SIMULATION_SEEDS",
-        "DISPATCH_TEST_KILL_CYCLES",
-        "DISPATCH_TOKEN",
-        "DISPATCH_TRACEBACK",
-        "DISPATCH_URL",
-    }
-)
-# What the environment gives as words with commas between them.
-_LISTS: Final = frozenset({"hosts", "origins", "trusted_proxies"})
 LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -256,12 +242,43 @@ def load_settings(
     flags: Mapping[str, object] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Read, layer and check everything; raises `ConfigError` naming what is wrong."""
+    """Read, layer and check everything; raises `ConfigError` naming what is wrong, and where."""
+    file, above = _layers(config, flags, environment)
+    layered = {} if file is None else copy.deepcopy(file.table)
+    _merge(layered, above)
+    try:
+        return _checked(layered)
+    except ConfigError as error:
+        if file is None:
+            raise
+        raise ConfigError(file.placed(error.message, above)) from error
+
+
+def placed(
+    message: str, *, config: Path | None = None, flags: Mapping[str, object] | None = None
+) -> str:
+    """What is wrong with settings that were loaded from here, and where that is written."""
+    file, above = _layers(config, flags, None)
+    is_setting = message.startswith(
+        tuple(f"{name}{end}" for name in Settings.__struct_fields__ for end in ":.")
+    )
+    return file.placed(message, above) if file is not None and is_setting else message
+
+
+def _layers(
+    config: Path | None,
+    flags: Mapping[str, object] | None,
+    environment: Mapping[str, str] | None,
+) -> tuple[SettingsFile | None, dict[str, object]]:
+    """The file, and what goes above it."""
     environment = os.environ if environment is None else environment
     config = config or (Path(text) if (text := environment.get("DISPATCH_CONFIG")) else None)
-    layered: dict[str, object] = _read_toml(config) if config else {}
-    _merge(layered, _from_environment(environment))
-    _merge(layered, {k: v for k, v in (flags or {}).items() if v is not None})
+    above = read_environment(environment, Settings.__struct_fields__)
+    _merge(above, {k: v for k, v in (flags or {}).items() if v is not None})
+    return SettingsFile(config) if config else None, above
+
+
+def _checked(layered: dict[str, object]) -> Settings:
     layered["agents"] = agents = _agents(layered.get("agents"))
     if len(agents) == 1:
         # There is no choice to be made.
@@ -269,7 +286,8 @@ def load_settings(
     try:
         settings = msgspec.convert(layered, Settings, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"bad configuration: {error}") from error
+        key, reason = complaint(str(error))
+        raise ConfigError(f"{key}: {reason}") from error
     check(settings)
     return settings
 
@@ -279,18 +297,18 @@ def check(settings: Settings) -> None:
     limits, auth = settings.limits, settings.auth
     if settings.host not in LOOPBACK_HOSTS and auth is None and not settings.insecure:
         raise ConfigError(
-            f"binding to {settings.host} lets others in: configure [auth] or pass --insecure"
+            f"host: {settings.host} lets others in; configure [auth] or pass --insecure"
         )
     if settings.default_agent not in settings.agents:
         raise ConfigError(
-            f'default_agent "{settings.default_agent}" is not in [agents]; '
+            f'default_agent: "{settings.default_agent}" is not in [agents]; '
             f"set it to one of these: {', '.join(settings.agents)}"
         )
     for name in settings.agents:
         if not name or "/" in name or not name.isprintable() or len(name) > 64:
-            raise ConfigError(f'agent name "{name}": 1 to 64 printable characters without "/"')
+            raise ConfigError(f'agents.{name}: a name has 1 to 64 printable characters, no "/"')
     if auth is not None and not auth.tokens and auth.jwt is None:
-        raise ConfigError("[auth] has neither tokens nor jwt: nobody could come in")
+        raise ConfigError("auth: neither tokens nor jwt; nobody could come in")
     if auth is not None and auth.jwt is not None:
         _check_jwt(auth.jwt)
     bounds = (
@@ -309,53 +327,11 @@ def check(settings: Settings) -> None:
 def _check_jwt(jwt: JwtSettings) -> None:
     keys = [jwt.secret_env, jwt.public_key_file, jwt.jwks_url]
     if sum(key is not None for key in keys) != 1:
-        raise ConfigError("auth.jwt needs exactly one of secret_env, public_key_file, jwks_url")
+        raise ConfigError("auth.jwt: exactly one of secret_env, public_key_file, jwks_url")
     if (jwt.algorithm == "HS256") != (jwt.secret_env is not None):
         raise ConfigError(
             "auth.jwt: HS256 takes secret_env, RS256 takes public_key_file or jwks_url"
         )
-
-
-def _read_toml(path: Path) -> dict[str, object]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
-    fields = Settings.__struct_fields__
-    found: dict[str, object] = {}
-    for name, text in environment.items():
-        if not name.startswith("DISPATCH_") or name in OTHER_VARIABLES:
-            continue
-        first, *rest = name.removeprefix("DISPATCH_").lower().split("__")
-        if first not in fields:
-            raise ConfigError(_unknown(name))
-        inner = found
-        for part in [first, *rest][:-1]:
-            nested = inner.setdefault(part, {})
-            if not isinstance(nested, dict):
-                raise ConfigError(f"{name}: {part} is not a table")
-            inner = nested
-        is_list = not rest and first in _LISTS
-        inner[[first, *rest][-1]] = _listed(text) if is_list else text
-    return found
-
-
-def _listed(text: str) -> list[str]:
-    """A list as the environment can hold one: with commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _unknown(name: str) -> str:
-    known = [*Settings.__struct_fields__, *(n.removeprefix("DISPATCH_") for n in OTHER_VARIABLES)]
-    first = name.removeprefix("DISPATCH_").partition("__")[0]
-    near = difflib.get_close_matches(first, [one.upper() for one in known], n=1)
-    hint = f"; is DISPATCH_{near[0]} meant?" if near else ""
-    return f"{name} in the environment is no setting{hint}"
 
 
 def _merge(under: dict[str, object], over: Mapping[str, object]) -> None:
@@ -371,18 +347,24 @@ def _agents(table: object) -> dict[str, object]:
     if table is None or table == {}:
         return {name: {"kind": a.kind, "options": a.options} for name, a in DEMO_AGENTS.items()}
     if not isinstance(table, dict):
-        raise ConfigError("[agents] is not a table")
+        raise ConfigError("agents: not a table")
     agents: dict[str, object] = {}
     for name, options in table.items():
         if not isinstance(options, dict) or "kind" not in options:
-            raise ConfigError(f"[agents.{name}] needs a kind")
+            raise ConfigError(f"agents.{name}: needs a kind")
+        if not isinstance(options["kind"], str):
+            got = type(options["kind"]).__name__
+            raise ConfigError(f"agents.{name}.kind: Expected `str`, got `{got}`")
         rest = {key: value for key, value in options.items() if key != "kind"}
         agents[name] = {"kind": options["kind"], "options": rest}
     return agents
 
 
 def _decode(kind: type, value: object) -> object:
-    if kind is Path and isinstance(value, str | Path):
-        # A person's `~`; of nobody's home it stays as it is, and is not found.
-        return Path(os.path.expanduser(value))
-    raise NotImplementedError(f"cannot read {value!r} as {kind.__name__}")
+    if kind is not Path:
+        raise NotImplementedError(f"cannot read {value!r} as {kind.__name__}")
+    if not isinstance(value, str | Path):
+        # In msgspec's words, which adds where it is.
+        raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
+    # A person's `~`; of nobody's home it stays as it is, and is not found.
+    return Path(os.path.expanduser(value))

@@ -2375,7 +2375,7 @@ export interface TurnLine {
   metrics?: TurnCosts;
 }
 
-/** What a sealed turn took. */
+/** What a sealed turn took; one that is `superseded` was left behind by a truncation. */
 export interface TurnMetrics {
   usage: TokenUsage;
   steps: StepTimes[];
@@ -2383,6 +2383,7 @@ export interface TurnMetrics {
   contextSize?: number;
   agent?: string;
   turnId: string;
+  superseded?: boolean;
 }
 
 /**

@@ -8,24 +8,20 @@ Invariant: every complaint names the setting, `agents.NAME.KEY`.
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from dispatch.agents.port import AgentFailure, AgentInfo
 from dispatch.errors import ConfigError
+from dispatch.settings_file import complaint
 
 OptionsT = TypeVar("OptionsT", bound="AgentOptions")
 
 Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 TurnsMax = Annotated[int, msgspec.Meta(ge=1)]
-
-_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
-_MISSING: Final = re.compile(r"Object missing required field `(.*)`")
-_PLACED: Final = re.compile(r"(.*) - at `\$\.(.*)`", re.DOTALL)
 
 
 class AgentOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,7 +40,7 @@ def decode_options(name: str, options: dict[str, object], kind: type[OptionsT]) 
         # Not strict: the same settings come from the environment, where everything is text.
         return msgspec.convert(options, kind, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        key, reason = _complaint(str(error))
+        key, reason = complaint(str(error))
         raise wrong_option(name, key, reason) from error
 
 
@@ -53,21 +49,14 @@ def wrong_option(name: str, key: str, reason: str) -> ConfigError:
     return ConfigError(f"agents.{name}.{key}: {reason}" if key else f"agents.{name}: {reason}")
 
 
-def _complaint(text: str) -> tuple[str, str]:
-    if match := _UNKNOWN.match(text):
-        return match[1], "no such setting"
-    if match := _MISSING.match(text):
-        return match[1], "required"
-    if match := _PLACED.fullmatch(text):
-        return match[2], match[1]
-    return "", text
-
-
 def _decode(kind: type, value: object) -> object:
-    if kind is Path and isinstance(value, str | Path):
-        # A person's `~`; of nobody's home it stays as it is, and is not found.
-        return Path(os.path.expanduser(value))
-    raise NotImplementedError(f"cannot read {value!r} as {kind.__name__}")
+    if kind is not Path:
+        raise NotImplementedError(f"cannot read {value!r} as {kind.__name__}")
+    if not isinstance(value, str | Path):
+        # In msgspec's words, which adds where it is.
+        raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
+    # A person's `~`; of nobody's home it stays as it is, and is not found.
+    return Path(os.path.expanduser(value))
 
 
 def check_model(info: AgentInfo, model: str | None) -> None:

@@ -38,10 +38,11 @@ from dispatch.cli.usage import (
     failure_of,
     json_option,
     run,
+    sole,
     standard_input,
     url_option,
 )
-from dispatch.errors import DispatchError
+from dispatch.errors import ConfigError, DispatchError
 
 if TYPE_CHECKING:
     from dispatch.cli.screen import Output
@@ -103,14 +104,19 @@ def serve(config: Path | None, **flags: object) -> None:
     """Run the daemon until SIGTERM or Ctrl-C."""
     import anyio
 
-    from dispatch.settings import load_settings
+    from dispatch.settings import load_settings, placed
 
     read = partial(load_settings, config=config, flags=flags)
     settings = read()
     # Behind the settings: a wrong one is told at once, and compose imports all of the daemon.
     from dispatch import compose
 
-    click.get_current_context().exit(anyio.run(compose.serve, settings, read))
+    try:
+        code = anyio.run(compose.serve, settings, read)
+    except* ConfigError as refused:
+        message = str(sole(refused))
+        raise ConfigError(placed(message, config=config, flags=flags)) from refused
+    click.get_current_context().exit(code)
 
 
 @cli.command(short_help="Send TEXT and show the answer as it comes.")
@@ -310,10 +316,7 @@ def main() -> None:
         # The outermost boundary: whatever it is, a person reads one line.
         if os.environ.get("DISPATCH_TRACEBACK"):
             raise
-        cause: BaseException = error
-        while isinstance(cause, BaseExceptionGroup) and len(cause.exceptions) == 1:
-            # What one task of a group failed with is the failure.
-            cause = cause.exceptions[0]
+        cause = sole(error)
         if isinstance(cause, DispatchError):
             failure = failure_of(cause)
         else:

@@ -35,30 +35,27 @@ def config() -> None:
 def check_config(config: Path | None, as_json: bool) -> None:
     """Check the configuration as `serve` does and show what would be in force, secrets left out.
 
-    Exit 1 where `serve` would refuse it, with a line for each reason.
+    Exit 1 where `serve` would refuse it, with a line for each reason and nothing else.
     """
     from dispatch.cli.redaction import redacted, toml_lines
     from dispatch.cli.screen import is_text, note, show_settings, write_json
-    from dispatch.settings import load_settings
+    from dispatch.settings import load_settings, placed
 
     settings = load_settings(config=config)
     # Behind the settings: a wrong one is told at once, and compose imports all of the daemon.
     from dispatch import compose
 
-    problems = compose.problems(settings)
+    if problems := compose.problems(settings):
+        # Alone: among a hundred lines of settings they would be looked for.
+        for problem in problems:
+            Failure(placed(problem, config=config)).show()
+        click.get_current_context().exit(FAILED)
     if is_text(as_json):
         defaults = toml_lines(redacted(load_settings(environment={})))
         show_settings(toml_lines(redacted(settings)), set(defaults))
-        note(
-            "what differs from the defaults is bold"
-            if problems
-            else "in order; what differs from the defaults is bold"
-        )
+        note("in order; what differs from the defaults is bold")
     else:
         write_json(redacted(settings))
-    for problem in problems:
-        Failure(problem).show()
-    click.get_current_context().exit(FAILED if problems else 0)
 
 
 @click.command("check", short_help="Verify every invariant of a data directory.")

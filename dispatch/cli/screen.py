@@ -205,7 +205,7 @@ class Talk:
                 self._line(f"error: {message}", "bold red")
                 self._has_failed = True
             case ProviderRetry(message=message, delay_ms=delay):
-                self._line(f"the provider failed; again in {delay / 1000:.0f} s: {message}", "dim")
+                self._line(f"the provider failed; again {_soon(delay)}: {message}", "dim")
             case Done(reason=reason):
                 # What an error said of the end is not told twice.
                 if reason not in {"stop", "error"} and not (
@@ -354,6 +354,12 @@ def ago(epoch_ms: float, now: datetime) -> str:
         if seconds >= length:
             return f"{seconds // length:.0f} {unit} ago"
     return "just now"
+
+
+def _soon(delay_ms: float) -> str:
+    """When somebody tries again; nobody waits for 0 s."""
+    seconds = round(delay_ms / 1000)
+    return f"in {seconds} s" if seconds else "at once"
 
 
 def show_rows(heading: Sequence[str], rows: Iterable[Sequence[str]], styles: Iterable[str]) -> None:

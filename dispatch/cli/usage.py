@@ -81,6 +81,13 @@ class Commands(click.Group):
             raise Failure(f"{what}{error.strerror or error}") from error
 
 
+def sole(error: BaseException) -> BaseException:
+    """What one task of a group failed with is the failure."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
 def failure_of(error: DispatchError) -> Failure:
     """The line and the code for what a daemon, or the way to it, refused."""
     message = error.message + HINTS.get(error.code, "")

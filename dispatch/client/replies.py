@@ -83,11 +83,12 @@ class Agents(Reply, frozen=True):
 
 
 class TurnMetrics(Reply, frozen=True):
-    """What one sealed turn cost."""
+    """What one sealed turn cost; one that is `superseded` was left behind by a truncation."""
 
     turn_id: str
     usage: TokenUsage | None = None
     duration_ms: float | None = None
+    superseded: bool = False
 
 
 class Metrics(Reply, frozen=True):

@@ -31,7 +31,7 @@ from dispatch.runtime.shape import Details
 from dispatch.server.call import Call, Site, route
 from dispatch.server.responses import NDJSON, Json, stream
 from dispatch.storage.keys import ConversationKey
-from dispatch.storage.port import ConversationRecord, SealedTurn
+from dispatch.storage.port import ConversationRecord, SealedTurn, TurnMetrics
 
 _METRICS: Final = msgspec.json.Decoder(Metrics)
 
@@ -120,8 +120,16 @@ async def _metrics(call: Call) -> Response:
     record = await call.site.hub.catalog.record(call.principal, call.conversation)
     if record is None:
         return Json({"turns": []})
+    superseded = decode_superseded(record.superseded)
     stored = await call.site.services.store.metrics(record.key)
-    return Json({"turns": [{"turnId": turn, **_wire_metrics(data)} for turn, data in stored]})
+    return Json({"turns": [_metered(one, superseded) for one in stored]})
+
+
+def _metered(turn: TurnMetrics, superseded: Superseded) -> dict[str, Any]:
+    wire = {"turnId": turn.turn, **_wire_metrics(turn.metrics)}
+    if is_superseded(superseded, turn.first_seq):
+        wire["superseded"] = True
+    return wire
 
 
 def _wire_metrics(data: bytes) -> dict[str, Any]:
@@ -203,7 +211,7 @@ async def exported(
     Raises `Gone` where it was deleted on the way: what came is not all, and does not say so.
     """
     yield _line(exported_conversation(record, details))
-    metrics = dict(await site.services.store.metrics(record.key))
+    metrics = {one.turn: one.metrics for one in await site.services.store.metrics(record.key)}
     turns = chunk_count = 0
     superseded = decode_superseded(record.superseded)
     found = site.hub.history.turns(record.key, before=record.last_seq + 1, superseded=superseded)

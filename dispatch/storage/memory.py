@@ -35,6 +35,7 @@ from dispatch.storage.port import (
     EventRecord,
     Opened,
     SealedTurn,
+    TurnMetrics,
     TurnRecord,
 )
 
@@ -193,9 +194,12 @@ class MemoryStore(MemoryTimelineReads, MemoryPeopleReads):
         """The whole chunk bytes of turns, in the order asked for."""
         return [self._chunk_bytes(key) for key in turns]
 
-    async def metrics(self, conversation: ConversationKey) -> list[tuple[TurnId, bytes]]:
+    async def metrics(self, conversation: ConversationKey) -> list[TurnMetrics]:
         """The metrics of every sealed turn, by first seq."""
-        return [(turn.id, turn.metrics) for turn in self._sealed_of(conversation)]
+        return [
+            TurnMetrics(turn.id, turn.first_seq or 0, turn.metrics)
+            for turn in self._sealed_of(conversation)
+        ]
 
     async def events(
         self,

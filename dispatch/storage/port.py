@@ -249,6 +249,14 @@ class SealedTurn(NamedTuple):
         return range(self.first_seq, self.first_seq + self.chunk_count)
 
 
+class TurnMetrics(NamedTuple):
+    """What a sealed turn took, and where its chunks begin."""
+
+    turn: TurnId
+    first_seq: int
+    metrics: bytes
+
+
 class Store(TimelineReads, PeopleReads, Protocol):
     """What every store does. Errors: `StorageFull`, `StorageLocked`, `StorageCorrupt`,
     `StorageFailed`, `Fenced`, and `Conflict` for a `client_key` or conversation id already there.
@@ -340,7 +348,7 @@ class Store(TimelineReads, PeopleReads, Protocol):
         """The whole chunk bytes of sealed or running turns and markers, in the order asked for."""
         ...
 
-    async def metrics(self, conversation: ConversationKey) -> list[tuple[TurnId, bytes]]:
+    async def metrics(self, conversation: ConversationKey) -> list[TurnMetrics]:
         """The metrics of every sealed turn, by first seq."""
         ...
 

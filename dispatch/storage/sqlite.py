@@ -30,6 +30,7 @@ from dispatch.storage.port import (
     EventRecord,
     Opened,
     SealedTurn,
+    TurnMetrics,
     TurnRecord,
 )
 from dispatch.storage.sqlite_connection import (
@@ -289,7 +290,7 @@ class SqliteStore(SqliteTimelineReads, SqlitePeopleReads):
         """The whole chunk bytes of turns, in the order asked for."""
         return await self._read(partial(sqlite_rows.chunk_bytes, turns=tuple(turns)))
 
-    async def metrics(self, conversation: ConversationKey) -> list[tuple[TurnId, bytes]]:
+    async def metrics(self, conversation: ConversationKey) -> list[TurnMetrics]:
         """The metrics of every sealed turn, by first seq."""
         return await self._read(partial(sqlite_rows.metrics, key=conversation))
 

@@ -23,6 +23,7 @@ from dispatch.storage.port import (
     ConversationRecord,
     EventRecord,
     SealedTurn,
+    TurnMetrics,
     TurnRecord,
 )
 from dispatch.storage.sqlite_connection import snapshot
@@ -163,9 +164,9 @@ def chunk_bytes(connection: sqlite3.Connection, turns: Sequence[TurnKey]) -> lis
     return [b"".join(parts[turn]) for turn in turns]
 
 
-def metrics(connection: sqlite3.Connection, key: ConversationKey) -> list[tuple[TurnId, bytes]]:
+def metrics(connection: sqlite3.Connection, key: ConversationKey) -> list[TurnMetrics]:
     """Every sealed turn's metrics, by first seq."""
-    return connection.execute(SELECT_METRICS, (key,)).fetchall()
+    return [TurnMetrics(*row) for row in connection.execute(SELECT_METRICS, (key,))]
 
 
 def events(
@@ -329,7 +330,7 @@ WHERE key IN (SELECT value FROM json_each(?)) AND state IN ('sealed', 'marker')
 """
 
 SELECT_METRICS: Final = """
-SELECT id, metrics FROM turn
+SELECT id, first_seq, metrics FROM turn
 WHERE conversation = ? AND state = 'sealed'
 ORDER BY first_seq, key
 """

@@ -76,7 +76,7 @@ class _Kept:
         kept.sealed = await store.sealed_turns(record.key, limit=_EVERYTHING)
         keys = [turn.key for turn in kept.sealed]
         kept.chunks = dict(zip(keys, await store.chunk_bytes(keys), strict=True))
-        kept.metrics = dict(await store.metrics(record.key))
+        kept.metrics = {one.turn: one.metrics for one in await store.metrics(record.key)}
         unsealed = await store.unsealed_of(record.key)
         kept.waiting = [f"{turn.id} is still {turn.state}" for turn in unsealed]
         return kept

@@ -4,7 +4,8 @@
         answer = await ask(client, "hi")
 
 Neighbours: `compose` puts the daemon together, as `dispatch serve` does, on a store in memory;
-`client.transport` is the port that `MemoryTransport` is; `lines` carry the bytes of both.
+`client.transport` is the port that `MemoryTransport` is; `lines` carry the bytes of both; `silence`
+keeps the log out of the test's output.
 Invariant: what runs is the real thing (HTTP, WebSocket, journal, turns), but for sockets and disk.
 """
 
@@ -31,6 +32,7 @@ from dispatch.settings import AgentSettings, AuthSettings, Limits, Settings, Sto
 from dispatch.storage.memory import MemoryStore
 from dispatch.storage.memory_disk import MemoryDisk
 from dispatch.testing.lines import Line
+from dispatch.testing.silence import quiet_unless_configured
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -113,7 +115,8 @@ async def in_memory(
 ) -> AsyncIterator[MemoryTransport]:
     """Run a daemon with these agents, the first being the default; else one that echoes.
 
-    `auth` as in a configuration: without it every client is the one local user.
+    `auth` as in a configuration: without it every client is the one local user. Of its log only
+    warnings and errors are written, unless the test configured structlog.
     """
     named = {agent.info.name: agent for agent in agents or (EchoAgent.from_options("echo", {}),)}
     transport, disk = MemoryTransport(), MemoryDisk()
@@ -130,15 +133,16 @@ async def in_memory(
         def start() -> AbstractAsyncContextManager[Daemon]:
             return running(settings, store=MemoryStore(disk), agents=named, is_bound=False)
 
-        tasks = anyio.create_task_group()
-        await tasks.__aenter__()
-        try:
-            await tasks.start(transport.serve, start)
-            yield transport
-        finally:
-            tasks.cancel_scope.cancel()
-            # Without the body's exception, which would come back wrapped in a group.
-            await tasks.__aexit__(None, None, None)
+        with quiet_unless_configured():
+            tasks = anyio.create_task_group()
+            await tasks.__aenter__()
+            try:
+                await tasks.start(transport.serve, start)
+                yield transport
+            finally:
+                tasks.cancel_scope.cancel()
+                # Without the body's exception, which would come back wrapped in a group.
+                await tasks.__aexit__(None, None, None)
 
 
 @asynccontextmanager

@@ -25,6 +25,7 @@ from dispatch.storage.port import (
     Opened,
     SealedTurn,
     Store,
+    TurnMetrics,
     TurnRecord,
 )
 from dispatch.storage.timeline import (
@@ -163,7 +164,7 @@ class StoreWrapper:
         await self.before("chunk_bytes")
         return await self.inner.chunk_bytes(turns)
 
-    async def metrics(self, conversation: ConversationKey) -> list[tuple[TurnId, bytes]]:
+    async def metrics(self, conversation: ConversationKey) -> list[TurnMetrics]:
         """See `Store`."""
         await self.before("metrics")
         return await self.inner.metrics(conversation)

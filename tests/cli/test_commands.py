@@ -118,6 +118,20 @@ def test_a_turn_is_shown_with_its_thinking_its_tools_and_its_errors(start: Start
 
 @pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize(
+    ("delay_ms", "when"),
+    [(0, "at once"), (400, "at once"), (600, "in 1 s"), (60_000, "in 60 s")],
+)
+def test_when_a_provider_is_tried_again_is_told_in_whole_seconds(
+    start: Start, delay_ms: float, when: str
+) -> None:
+    retry = {"type": "provider-retry", "attempt": 0, "delayMs": delay_ms, "message": "no route"}
+    frames = [*HELLO[:2], delta(3, "t1", retry), *turn(4, "t1", "x")[3:]]
+    result = dispatch("send", "hi", url=start(answering(*frames)).url)
+    assert result.stdout.splitlines() == [f"the provider failed; again {when}: no route"]
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(
     ("events", "shown"),
     [
         ([{"type": "error", "message": "the daemon ended"}], ["error: the daemon ended"]),

@@ -27,9 +27,7 @@ default_agent = "model"
 [agents.model]
 kind = "command"
 command = ["env", "--api-key=sk-123", "--verbose"]
-api_key = "sk-456"
-env = { TOKEN = "sk-789", HOME = "/home/x" }
-proxy = "https://me:sk-000@proxy.example"
+env = { TOKEN = "sk-789", HOME = "/home/x", PROXY = "https://me:sk-000@proxy.example" }
 [auth]
 tokens = [{ sha256 = "%s", user = "ann" }]
 """ % hashlib.sha256(b"x").hexdigest()  # noqa: UP031
@@ -39,13 +37,12 @@ def test_config_check_shows_what_is_in_force_without_its_secrets(tmp_path: Path)
     path = tmp_path / "dispatch.toml"
     path.write_text(CONFIGURATION)
     result = dispatch("config", "check", "--config", str(path))
-    # No agent takes an `api_key`, and what it was is not told.
-    assert (result.exit_code, result.stderr.count("api_key")) == (1, 1)
+    assert (result.exit_code, result.stderr) == (0, "")
     assert "sk-" not in result.output
     [shown] = lines(result)
     assert shown["port"] == 9000
     assert shown["agents"]["model"]["command"] == ["env", "--api-key=***", "--verbose"]
-    assert shown["agents"]["model"]["env"] == {"TOKEN": "***", "HOME": "***"}
+    assert shown["agents"]["model"]["env"] == {"TOKEN": "***", "HOME": "***", "PROXY": "***"}
     assert shown["auth"]["tokens"][0]["user"] == "ann"
     assert shown["limits"]["auth_seconds_max"] == 10
 
@@ -56,8 +53,9 @@ def test_config_check_writes_toml_for_people(tmp_path: Path) -> None:
     path.write_text(CONFIGURATION)
     result = dispatch("config", "check", "--config", str(path))
     read = tomllib.loads(result.stdout)
-    assert read["agents"]["model"]["api_key"] == "***"
+    assert read["agents"]["model"]["command"] == ["env", "--api-key=***", "--verbose"]
     assert read["limits"]["frame_bytes_max"] == 1_048_576
+    assert result.stderr == "in order; what differs from the defaults is bold\n"
     assert "sk-" not in result.output
 
 
@@ -91,8 +89,22 @@ def test_config_check_refuses_what_serve_would_with_every_reason(tmp_path: Path)
     for line, name in zip(told, ("program", "module", "shape", "secret_env"), strict=True):
         assert line.startswith("dispatch: ")
         assert name in line
-    assert len(lines(result)) == 1
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_config_check_shows_nothing_but_the_reasons_where_there_are_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    monkeypatch.setattr(screen, "is_text", lambda as_json: is_terminal)
+    path = tmp_path / "dispatch.toml"
+    # No agent takes an `api_key`, and what it was is not told.
+    path.write_text('[agents.a]\nkind = "echo"\napi_key = "sk-1"\n')
+    result = dispatch("config", "check", "--config", str(path))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("dispatch: ")
+    assert result.stderr.endswith("agents.a.api_key: no such setting\n")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -148,6 +160,67 @@ def test_a_configuration_that_cannot_work_is_told_in_one_line(
         assert result.exit_code == 1
         assert problem in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+DIGEST = hashlib.sha256(b"x").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("port = 70000", ", line 1: port: Expected `int` <= 65535"),
+        ("data = 3", ", line 1: data: Expected `str`, got `int`"),
+        ('# Who asks.\n\nhosts = [\n  "a",\n  1,\n]', ", line 3: hosts[1]: Expected `str`"),
+        ("[limits]\nring = 1", ", line 2: limits.ring: no such setting"),
+        ("limits.delta_bytes_max = 9999999", ", line 1: limits.delta_bytes_max (9999999) > "),
+        ("[limits]\nframe_bytes_max = 1", ": limits.delta_bytes_max (65536) > "),
+        ('host = "0.0.0.0"', ", line 1: host: 0.0.0.0 lets others in"),
+        ('default_agent = "a"', ', line 1: default_agent: "a" is not in [agents]'),
+        ('[agents.a]\nkind = "echo"\n[agents.b]\nkind = "echo"', ": default_agent: "),
+        ("[agents.a]\nmodel = 1", ", line 1: agents.a: needs a kind"),
+        ("[agents.a]\nkind = 1", ", line 2: agents.a.kind: Expected `str`, got `int`"),
+        ('[agents."a/b"]\nkind = "echo"', ", line 1: agents.a/b: a name has 1 to 64"),
+        ('[agents."a.b"]\nkind = "echo"\ncolour = 1', ", line 3: agents.a.b.colour: no such"),
+        ('[agents.a]\nkind = "parrot"', ', line 2: agents.a.kind: "parrot" is not one of'),
+        ('[agents.a]\nkind = "command"', ": agents.a.command: required"),
+        ("[auth]", ", line 1: auth: neither tokens nor jwt"),
+        ('[auth.jwt]\nalgorithm = "RS256"', ": auth.jwt.audience: required"),
+        (
+            f"[[auth.tokens]]\nsha256 = '{DIGEST}'\nuser = 'a'\n"
+            "[[auth.tokens]]\nsha256 = 'b'\nuser = 'b'\n",
+            ", line 5: auth.tokens[1].sha256: Expected",
+        ),
+        ("\nport = x\n", " is not TOML: Invalid value (at line 2, column "),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_told_with_the_file_and_the_line(
+    tmp_path: Path, content: str, told: str
+) -> None:
+    path = tmp_path / "dispatch.toml"
+    path.write_text(content)
+    result = dispatch("config", "check", "--config", str(path))
+    assert result.stderr.startswith(f"dispatch: {path}{told}")
+    assert (result.exit_code, result.stdout) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"DISPATCH_PORT": "high"}, "port: Expected `int`"),
+        ({"DISPATCH_LIMITS__RING": "1"}, "limits.ring: no such setting"),
+        ({"DISPATCH_DEFAULT_AGENT": "b"}, 'default_agent: "b" is not in [agents]'),
+    ],
+)
+def test_a_file_is_not_blamed_for_what_stands_above_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], told: str
+) -> None:
+    path = tmp_path / "dispatch.toml"
+    path.write_text('port = 1\n[limits]\ncommands_waiting_max = 1\n[agents.a]\nkind = "echo"')
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = dispatch("config", "check", "--config", str(path))
+    assert result.stderr.startswith(f"dispatch: {told}")
+    assert result.exit_code == 1
 
 
 @pytest.fixture
@@ -215,6 +288,35 @@ def test_serve_hands_flags_over_the_environment_to_the_daemon(
         environment={}, flags={"port": 0, "host": "localhost", "data": tmp_path, "ready_file": "r"}
     )
     assert given_settings == [expected]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("agents.a.colour: no such setting", "{path}, line 3: agents.a.colour: no such setting"),
+        ("port 1 is in use", "port 1 is in use"),
+    ],
+)
+def test_serve_tells_where_it_is_written_what_it_refuses(
+    composed: types.ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    said: str,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "dispatch.toml"
+    path.write_text('[agents.a]\nkind = "echo"\ncolour = 1\n')
+
+    async def serve(*_: object) -> int:
+        raise ExceptionGroup("tasks", [ConfigError(said)])
+
+    composed.serve = serve  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "argv", ["dispatch", "serve", "--config", str(path)])
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"dispatch: {told.format(path=path)}\n"
 
 
 def test_a_token_is_accepted_by_the_configuration_that_comes_with_it(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterator
 from contextlib import aclosing
 
 import anyio
 import pytest
+import structlog
 
 from dispatch.agents.port import Emit, Respond, TurnRequest
 from dispatch.client import (
@@ -313,3 +315,78 @@ async def test_chats_have_one_watcher_a_client() -> None:
                 with pytest.raises(Refused, match="chat sessions"):
                     await anext(client.chats.watch())
             await anext(client.chats.watch())
+
+
+@pytest.fixture
+def _unconfigured() -> Iterator[None]:
+    """structlog as a program finds it; other tests of this process may have left it otherwise."""
+    before, was_configured = structlog.get_config(), structlog.is_configured()
+    structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()
+    if was_configured:
+        structlog.configure(**before)
+
+
+@pytest.mark.usefixtures("_unconfigured")
+async def test_only_what_went_wrong_is_in_the_output_of_a_test(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with guard():
+        async with in_memory_client(ScriptedAgent("hello")) as client:
+            await ask(client, "hi")
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "")
+    with guard():
+        async with in_memory_client(ScriptedAgent(ZeroDivisionError())) as client:
+            assert (await ask(client, "hi")).reason == "error"
+    assert "turn.agent_failed" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_unconfigured")
+async def test_who_configured_the_logs_gets_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    structlog.configure()
+    with guard():
+        async with in_memory():
+            structlog.get_logger().debug("mine")
+    assert "mine" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_unconfigured")
+async def test_logs_are_as_they_were_once_the_last_daemon_has_ended(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log = structlog.get_logger()
+    before = structlog.get_config()
+    is_up, is_down, may_end = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def outlived() -> None:
+        async with in_memory():
+            is_up.set()
+            await may_end.wait()
+        is_down.set()
+
+    with guard():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(outlived)
+            await is_up.wait()
+            async with in_memory():
+                may_end.set()
+                await is_down.wait()
+                log.info("while.one.runs")
+    log.info("after.both")
+    shown = capsys.readouterr().out
+    assert "while.one.runs" not in shown
+    assert "after.both" in shown
+    assert (structlog.get_config(), structlog.is_configured()) == (before, False)
+
+
+@pytest.mark.usefixtures("_unconfigured")
+async def test_what_is_configured_while_a_daemon_runs_stays(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with guard():
+        async with in_memory():
+            structlog.configure(processors=[structlog.processors.JSONRenderer()])
+        structlog.get_logger().info("mine")
+    assert capsys.readouterr().out.endswith('{"event": "mine"}\n')

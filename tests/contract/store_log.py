@@ -76,7 +76,7 @@ class LogContract(Shelved):
         assert found[1].state == "marker"
         assert await store.unsealed() == []
         assert [t.id for t in await store.sealed_turns(ConversationKey(1), limit=9)] == ["t2"]
-        assert [one for one, _ in await store.metrics(ConversationKey(1))] == ["t2"]
+        assert [one.turn for one in await store.metrics(ConversationKey(1))] == ["t2"]
         copy = TurnCopy(TurnKey(4), TurnKey(9), ConversationKey(1), 1)
         with pytest.raises(Fenced):
             await store.commit(Batch(copies=[copy]))

@@ -134,9 +134,9 @@ class TurnsContract(Shelved):
         await store.commit(sealed_turns(1, [(12, 3), (11, 0), (10, 1)]))
         await store.commit(Batch(turns=[turn(13)]))
         assert await store.metrics(ConversationKey(1)) == [
-            ("t12", b'{"usage":12}'),
-            ("t10", b'{"usage":10}'),
-            ("t11", b'{"usage":11}'),
+            ("t12", 1, b'{"usage":12}'),
+            ("t10", 4, b'{"usage":10}'),
+            ("t11", 4, b'{"usage":11}'),
         ]
 
     async def test_chunk_bytes_are_the_pieces_by_ordinal_and_then_the_rest(

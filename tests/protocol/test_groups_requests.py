@@ -1,5 +1,6 @@
 """What clients ask of groups: every body, query and frame becomes a command or a coded error."""
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -144,10 +145,12 @@ def test_what_is_well_formed_becomes_a_command(
         (read_send, {"text": "x", "clientMessageId": "a b"}, "invalid_request"),
         (read_stop, {"replyTo": True}, "invalid_request"),
         (read_stop, {"familiarId": ""}, "invalid_request"),
+        (read_stop, {"familiarId": 1}, "invalid_request"),
         (read_create, {}, "invalid_members"),
         (read_create, {"memberFamiliarIds": MANY}, "invalid_members"),
         (read_create, {"memberFamiliarIds": ["a"], "title": "x" * 201}, "invalid_request"),
         (read_adopt, {"sessionIds": {}}, "invalid_members"),
+        (read_adopt, {"sessionIds": {"": "c1"}}, "invalid_members"),
         (read_adopt, {"sessionIds": {"a": "c1", "b": "c1"}}, "invalid_members"),
         (read_adopt, {"sessionIds": {"a": "c"}, "memberFamiliarIds": ["b"]}, "invalid_members"),
         (read_patch, {}, "nothing_to_patch"),
@@ -156,6 +159,11 @@ def test_what_is_well_formed_becomes_a_command(
         (
             read_patch,
             {"memberFamiliarIds": ["a"], "addMemberFamiliarIds": ["b"]},
+            "invalid_members",
+        ),
+        (
+            read_patch,
+            {"addMemberFamiliarIds": ["a"], "removeMemberFamiliarIds": ["a"]},
             "invalid_members",
         ),
         (read_page, {"limit": "0"}, "invalid_request"),
@@ -170,6 +178,8 @@ def test_what_is_not_has_a_code(reader: Callable[[Any], object], body: Any, code
     with pytest.raises(PeerError) as caught:
         reader(body)
     assert caught.value.code == code
+    # Only the names of fields have the wire's word for an agent.
+    assert not re.search(r"\bfamiliars?\b", str(caught.value))
 
 
 def test_the_header_beats_the_query_and_no_cursor_is_live() -> None:

@@ -233,7 +233,7 @@ async def test_a_seal_means_that_history_and_metrics_are_readable() -> None:
             assert len(await broker.texts()) == 2 * turn
             metrics = await store.metrics(broker.live().record.key)
             assert len(metrics) == turn
-            assert b'"inputTokens":3' in metrics[-1][1]
+            assert b'"inputTokens":3' in metrics[-1].metrics
 
 
 # -- where messages go -------------------------------------------------------------------------

@@ -97,8 +97,8 @@ async def test_a_done_says_how_long_it_took_and_what_it_cost() -> None:
             await watcher.until_sealed()
             done = watcher.events[-2]
             assert done == Done("stop", duration_ms=1_500.0, usage=TokenUsage(4, 6))
-        ((_, metrics),) = await broker.store.metrics(broker.live().record.key)
-        decoded = msgspec.json.decode(metrics, type=Metrics)
+        (kept,) = await broker.store.metrics(broker.live().record.key)
+        decoded = msgspec.json.decode(kept.metrics, type=Metrics)
         assert (decoded.usage, decoded.duration_ms) == (TokenUsage(4, 6), 1_500.0)
 
 

@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from dispatch.client.replies import Metrics
 from tests.e2e.wire import old_wire, v1_wire
+from tests.protocol.published import check
 from tests.server.acting import Stage, lines, settings, staged
 
 
@@ -89,6 +92,18 @@ async def test_an_export_has_everything_and_says_what_does_not_count(stage: Stag
         *[("turn", two, True), ("chunk", two, True), ("chunk", two, True)],
         ("end", None, None),
     ]
+
+
+async def test_metrics_have_every_turn_and_say_which_do_not_count(stage: Stage) -> None:
+    one, two = await turns(stage, "one", "two")
+    await cut(stage, afterTurn=one)
+    [three] = await turns(stage, "three")
+    found = (await stage.http.get("/conversations/c/metrics")).json()
+    check("ConversationMetrics", found)
+    told = [(turn["turnId"], turn.get("superseded")) for turn in found["turns"]]
+    assert told == [(one, None), (two, True), (three, None)]
+    read = msgspec.convert(found, Metrics)
+    assert [turn.turn_id for turn in read.turns if not turn.superseded] == [one, three]
 
 
 @pytest.mark.parametrize(

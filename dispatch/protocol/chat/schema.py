@@ -93,9 +93,10 @@ class TurnCosts(Wire, frozen=True, kw_only=True):
 
 
 class TurnMetrics(TurnCosts, frozen=True, kw_only=True):
-    """What a sealed turn took."""
+    """What a sealed turn took; one that is `superseded` was left behind by a truncation."""
 
     turn_id: str
+    superseded: bool | UnsetType = UNSET
 
 
 class ConversationMetrics(Wire, frozen=True, kw_only=True):

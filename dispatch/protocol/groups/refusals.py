@@ -52,7 +52,7 @@ class InvalidMembers(Refusal, PeerError):
     """A member list that cannot be."""
 
     code = "invalid_members"
-    text = f"expected a list of 1 to {MEMBERS_MAX} familiar ids"
+    text = f"expected a list of 1 to {MEMBERS_MAX} names of agents"
 
 
 class LastMember(Refusal, PeerError):
@@ -112,7 +112,7 @@ class GroupNotFound(Refusal, NotFound):
 class FamiliarNotFound(Refusal, NotFound):
     """No agent of this name."""
 
-    code, text = "familiar_not_found", "familiar not found"
+    code, text = "familiar_not_found", "agent not found"
 
 
 class SessionNotFound(Refusal, NotFound):

@@ -139,7 +139,7 @@ def read_stop(body: Object) -> GroupStop:
     """The body of stop; every field may be absent."""
     familiar = body.get("familiarId")
     if familiar is not None and not _is_name(familiar):
-        raise InvalidRequest("familiarId must be a familiar id")
+        raise InvalidRequest("familiarId must be the name of an agent")
     return GroupStop(
         familiar=familiar,
         reply_to=_number(body, "replyTo", least=1),
@@ -158,9 +158,9 @@ def read_adopt(body: Object) -> GroupAdopt:
     """The body of adopt; without `memberFamiliarIds` members are in the order of their names."""
     sessions = body.get("sessionIds")
     if not isinstance(sessions, dict) or not 1 <= len(sessions) <= MEMBERS_MAX:
-        raise InvalidMembers(f"sessionIds must name 1 to {MEMBERS_MAX} familiars")
+        raise InvalidMembers(f"sessionIds must name 1 to {MEMBERS_MAX} agents")
     if not all(_is_name(agent) for agent in sessions):
-        raise InvalidMembers("the keys of sessionIds must be familiar ids")
+        raise InvalidMembers("the keys of sessionIds must be names of agents")
     if not all(_is_id(conversation) for conversation in sessions.values()):
         raise InvalidRequest("the values of sessionIds must be session ids")
     if len(set(sessions.values())) < len(sessions):
@@ -168,7 +168,7 @@ def read_adopt(body: Object) -> GroupAdopt:
     listed = body.get("memberFamiliarIds")
     members = tuple(sorted(sessions)) if listed is None else _names(listed, InvalidMembers)
     if set(members) != sessions.keys():
-        raise InvalidMembers("memberFamiliarIds and sessionIds name different familiars")
+        raise InvalidMembers("memberFamiliarIds and sessionIds name different agents")
     return GroupAdopt(
         title=_title(body),
         sessions=tuple((agent, ConversationId(sessions[agent])) for agent in members),
@@ -186,7 +186,7 @@ def read_patch(body: Object) -> GroupPatch:
     if listed == []:
         raise LastMember
     if set(add) & set(remove):
-        raise InvalidMembers("a familiar is both added and removed")
+        raise InvalidMembers("an agent is both added and removed")
     if title is None and listed is None and not add and not remove:
         raise NothingToPatch
     members = None if listed is None else _names(listed, InvalidMembers)

@@ -62,7 +62,7 @@ class GroupAdopting:
         require(principal, SEND)
         for agent, _ in wanted.sessions:
             if agent not in self._services.agents:
-                raise FamiliarNotFound(f"unknown familiar {agent}")
+                raise FamiliarNotFound(f"no agent is called {agent!r}")
         async with self._adopting:
             found = await self._found(principal, wanted)
             if found is not None:

@@ -262,7 +262,7 @@ class Groups:
     def _check_agents(self, agents: Sequence[str]) -> None:
         for agent in agents:
             if agent not in self._services.agents:
-                raise FamiliarNotFound(f"unknown familiar {agent}")
+                raise FamiliarNotFound(f"no agent is called {agent!r}")
 
 
 def new_record(

@@ -120,7 +120,7 @@ async def test_what_cannot_be_adopted_is_refused_and_left_as_it_was() -> None:
             await adopt(broker, {"ann": "c1", "bob": "none"})
         with pytest.raises(SessionBusy):
             await adopt(broker, {"ann": "c1", "bob": "c2"})
-        with pytest.raises(FamiliarNotFound):
+        with pytest.raises(FamiliarNotFound, match=r"^no agent is called 'zoe'$"):
             await adopt(broker, {"zoe": "c1"})
         await broker.catalog.delete(LOCAL, ConversationId("c2"))
         with pytest.raises(SessionNotFound):

@@ -53,7 +53,7 @@ async def test_a_group_of_one_is_a_group() -> None:
 
 async def test_an_unknown_agent_cannot_be_a_member() -> None:
     async with group_on(speakers("ann")) as room:
-        with pytest.raises(FamiliarNotFound):
+        with pytest.raises(FamiliarNotFound, match=r"^no agent is called 'zoe'$"):
             await room.broker.groups.groups.create(LOCAL, GroupCreate(members=("ann", "zoe")))
         with pytest.raises(FamiliarNotFound):
             await room.patch(add=("zoe",))
