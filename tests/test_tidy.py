@@ -6,6 +6,7 @@ a rule that cannot fail protects nobody.
 """
 
 import ast
+import functools
 import importlib
 import re
 import subprocess
@@ -69,9 +70,17 @@ class Source(NamedTuple):
 Rule = Callable[[Source], Iterator[str]]
 
 
+@functools.cache
 def sources(folder: str) -> list[Source]:
     files = sorted((ROOT / folder).rglob("*.py"))
     return [Source.parse(f.relative_to(ROOT).as_posix(), f.read_text("utf-8")) for f in files]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sources_are_kept_no_longer() -> Iterator[None]:
+    """Trees of all files are a lot of memory for the tests that come after these."""
+    yield
+    sources.cache_clear()
 
 
 def calls(source: Source) -> Iterator[tuple[ast.Call, str]]:

@@ -628,7 +628,7 @@ class OnSqlite(BrokerMachine):
 
 
 TestOnMemory = OnMemory.TestCase
-TestOnMemory.settings = settings(max_examples=100, stateful_step_count=30)
+TestOnMemory.settings = settings(max_examples=60, stateful_step_count=30)
 TestOnSqlite = OnSqlite.TestCase
 TestOnSqlite.settings = settings(
     max_examples=20, stateful_step_count=25, suppress_health_check=[HealthCheck.too_slow]

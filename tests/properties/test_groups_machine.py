@@ -320,4 +320,4 @@ class GroupsMachine(DrivenGroup):
 
 
 TestGroups = GroupsMachine.TestCase
-TestGroups.settings = settings(max_examples=100, stateful_step_count=30)
+TestGroups.settings = settings(max_examples=60, stateful_step_count=30)

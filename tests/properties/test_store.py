@@ -246,4 +246,4 @@ class TwoStores(RuleBasedStateMachine):
 
 
 TestTwoStores = TwoStores.TestCase
-TestTwoStores.settings = settings(max_examples=80, stateful_step_count=30)
+TestTwoStores.settings = settings(max_examples=50, stateful_step_count=30)
