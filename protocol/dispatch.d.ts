@@ -182,6 +182,8 @@ export type GroupServerFrame =
   | GroupStoppedFrame
   | GroupReadMovedFrame
   | GroupEventFrame
+  | GroupChangedFrame
+  | GroupGoneFrame
   | GroupErrorFrame;
 
 /** What a client may send about groups on a WebSocket. */
@@ -1206,7 +1208,7 @@ export interface ConversationTruncatedFrame {
   afterTurn?: string;
 }
 
-/** Be told `conversation.*` of the whole account. */
+/** Be told of the whole account: `conversation.*`, `group.changed` and `group.deleted`. */
 export interface ConversationsWatchFrame {
   type: "conversations.watch";
   ref?: string | number | null;
@@ -1329,6 +1331,20 @@ export interface GroupAcceptedFrame {
   duplicate?: boolean;
 }
 
+/**
+ * A group was made, or its title, its members or their conversations changed: its row in a list,
+ * without what messages move.
+ */
+export interface GroupChangedFrame {
+  type: "group.changed";
+  groupId: string;
+  title: string;
+  memberFamiliarIds: string[];
+  memberSessionIds: Record<string, string>;
+  createdAt: string;
+  updatedAt: string;
+}
+
 /** A group. */
 export interface GroupConversation {
   id: string;
@@ -1409,6 +1425,12 @@ export interface GroupEventFrame {
   groupId: string;
   event: GroupStreamFrame;
   frameId?: number;
+}
+
+/** The group is gone for ever. */
+export interface GroupGoneFrame {
+  type: "group.deleted";
+  groupId: string;
 }
 
 /** A group that the person made, wrote `messages` to, or read. */

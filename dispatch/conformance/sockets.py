@@ -1,8 +1,8 @@
 """One WebSocket of a transcript: frames in order, broadcasts beside them.
 
-Neighbours: `replay` opens and reads them. Broadcasts (`conversation.…`) are about the account, not
-about a conversation's log, and are gathered on their way; so where they come between other frames
-is not said, and they are kept aside for the step that asks for them.
+Neighbours: `replay` opens and reads them. Broadcasts (`conversation.…`, and of groups what lists
+are told) are about the account, not about a conversation's log, and are gathered on their way; so
+where they come between other frames is not said, and they are kept aside for the step that asks.
 Invariant: a frame is given to one step, whichever asks first.
 """
 
@@ -24,11 +24,13 @@ from dispatch.conformance.transcripts import Connect, Json, Send
 OPEN_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 1.0
 
+_OF_GROUPS: Final = frozenset({"group.changed", "group.deleted"})
+
 
 def is_broadcast(frame: Json) -> bool:
     """Whether a frame is one of those that have no place in the order."""
     kind = frame.get("type") if isinstance(frame, dict) else None
-    return isinstance(kind, str) and kind.startswith("conversation.")
+    return isinstance(kind, str) and (kind.startswith("conversation.") or kind in _OF_GROUPS)
 
 
 class Socket:

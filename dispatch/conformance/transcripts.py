@@ -82,7 +82,7 @@ class Expect(Step, frozen=True, tag="expect"):
 
 
 class Told(Step, frozen=True, tag="told"):
-    """Broadcasts (`conversation.…`) of a connection, in this order among others."""
+    """Broadcasts of a connection, in this order among others."""
 
     on: str
     frames: list[Json]

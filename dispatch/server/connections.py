@@ -17,6 +17,7 @@ import msgspec
 from dispatch.errors import CloseCode
 from dispatch.protocol.chat.frames import SUBPROTOCOL, ChatDialect
 from dispatch.protocol.codec import Object
+from dispatch.protocol.groups.frames import ws_notice
 from dispatch.runtime.services import Services
 from dispatch.runtime.verbs import Verbs
 from dispatch.server.auth import Authenticator
@@ -90,7 +91,7 @@ class Connections:
         self.old_dialect = ChatDialect(generation, is_v1=False, delta_bytes_max=delta_bytes_max)
         self.v1_dialect = ChatDialect(generation, is_v1=True, delta_bytes_max=delta_bytes_max)
         self.old_encoding = FramedEncoding(self.old_dialect)
-        self.v1_encoding = FramedEncoding(self.v1_dialect)
+        self.v1_encoding = FramedEncoding(self.v1_dialect, ws_notice)
         self.sweep = Sweep(services.limits, keeper, services.clock)
         self._keeper = keeper
         self._services = services

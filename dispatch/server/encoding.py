@@ -6,7 +6,7 @@ Invariant: there is one instance per wire form, so that the feed can group its f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dispatch.core.identity import ConversationId
 from dispatch.core.notices import AnyNotice
@@ -18,11 +18,12 @@ from dispatch.server.websocket import frame_text
 class FramedEncoding:
     """See `runtime.feed.Encoding`."""
 
-    __slots__ = ("_dialect",)
+    __slots__ = ("_dialect", "_words")
 
-    def __init__(self, dialect: Dialect) -> None:
-        """Frame what a dialect encodes."""
+    def __init__(self, dialect: Dialect, *others: Callable[[AnyNotice], bytes | None]) -> None:
+        """Frame what a dialect encodes; `others` have words for notices that it has none for."""
         self._dialect = dialect
+        self._words = (dialect.notice, *others)
 
     def entries(self, conversation: ConversationId, entries: Sequence[Entry]) -> bytes:
         """Framed bytes of shown entries."""
@@ -32,6 +33,9 @@ class FramedEncoding:
         return b"".join([frame_text(frame) for frame in frames])
 
     def notice(self, notice: AnyNotice) -> bytes:
-        """Framed bytes of a notice; empty where the dialect has no word for it."""
-        frame = self._dialect.notice(notice)
-        return b"" if frame is None else frame_text(frame)
+        """Framed bytes of a notice; empty where nobody has a word for it."""
+        for word in self._words:
+            frame = word(notice)
+            if frame is not None:
+                return frame_text(frame)
+        return b""

@@ -14,7 +14,7 @@
  * `client/session.js`, `Turn` in `client/turn.js`, `Sending` in `client/outbox.js`.
  * Optional parts, imported by who wants them: `client/storage.js` (kept over a reload),
  * `client/tabs.js` (one socket for all tabs), `client/directory.js` (the list of conversations),
- * `client/groups.js`, `client/chats.js`.
+ * `client/group_list.js` (the list of groups), `client/groups.js`, `client/chats.js`.
  * Invariant: nothing here depends on a right clock, on a build step or on another package.
  */
 

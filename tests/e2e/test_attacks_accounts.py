@@ -298,5 +298,10 @@ async def test_broadcasts_and_list_stay_in_the_account(walls: DaemonProcess) -> 
         await http.post("/conversations/c/open")
         await http.post("/conversations/c/read", json={"upToSeq": 1})
         await http.delete("/conversations/c")
+        group = await http.post(
+            "/api/groups", json={"memberFamiliarIds": ["echo"], "title": CANARY}
+        )
+        await http.patch(f"/api/groups/{group.json()['id']}", json={"title": f"{CANARY} again"})
+        await http.delete(f"/api/groups/{group.json()['id']}")
         assert await pong(asked) == []
         assert await pong(old) == []

@@ -147,5 +147,7 @@ async def test_who_may_only_send_is_told_no_broadcasts(walls: DaemonProcess) -> 
         assert forbidden(await pong(asked))
         await http.put("/conversations/c/title", json={"title": CANARY})
         await http.post("/conversations/c/open")
+        wish = {"memberFamiliarIds": ["echo"], "title": CANARY}
+        assert (await http.post("/api/groups", json=wish)).status_code == 201
         assert await pong(asked) == []
         assert await pong(old) == []

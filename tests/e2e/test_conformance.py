@@ -93,6 +93,10 @@ def spoil_broadcast(steps: Steps) -> None:
     first(steps, "told")["frames"][0]["title"] = "Cellar"
 
 
+def spoil_list(steps: Steps) -> None:
+    first(steps, "told", -1)["frames"][0]["type"] = "group.changed"
+
+
 def spoil_code(steps: Steps) -> None:
     first(steps, "closed")["code"] = 1000
 
@@ -119,6 +123,7 @@ def spoil_close(steps: Steps) -> None:
         ("chat/001", spoil_name),
         ("chat/001", spoil_end),
         ("chat/022", spoil_broadcast),
+        ("groups/013", spoil_list),
         ("chat/017", spoil_code),
         ("chat/017", spoil_close),
     ],

@@ -25,7 +25,8 @@ from dispatch.core.events import (
     encode_event,
 )
 from dispatch.core.group import FormerMember, Group, GroupRun, GroupView, Member
-from dispatch.core.identity import ConversationId, TurnId, UserId
+from dispatch.core.identity import AccountId, ConversationId, TurnId, UserId
+from dispatch.core.notices import GroupChangedNotice
 from dispatch.core.replay import Frame
 from dispatch.core.timeline import (
     Changed,
@@ -47,6 +48,7 @@ from dispatch.protocol.groups.frames import (
     resume_gap,
     sse,
     ws,
+    ws_notice,
     ws_resume_gap,
 )
 from dispatch.storage.keys import RowKey, TimelineKey
@@ -311,6 +313,25 @@ def test_a_group_is_shown_with_its_runs_and_former_members() -> None:
             {"familiarId": "z", "sessionId": "c9", "archivedAt": "1970-01-01T00:00:00.005Z"}
         ],
     }
+
+
+def test_lists_are_told_what_no_message_changes() -> None:
+    group = Group(members=(Member("a", ConversationId("c-a")),), title="T")
+    runs = (GroupRun(user_seq=3, pending=("a",), started_at_ms=5_000),)
+    view = GroupView(id="g-1", group=group, created_at_ms=0, updated_at_ms=1, last_seq=4, runs=runs)
+    frame = ws_notice(GroupChangedNotice(account=AccountId("a"), view=view))
+    assert frame is not None
+    told = json.loads(frame)
+    assert (told.pop("type"), told.pop("groupId")) == ("group.changed", "g-1")
+    whole = group_object(view)
+    assert set(whole) - set(told) == {
+        "id",
+        "lastSeq",
+        "activeRuns",
+        "activeRun",
+        "archivedMembers",
+    }
+    assert told == {name: whole[name] for name in told}
 
 
 def test_a_frame_travels_with_its_id_and_a_gap_without_one() -> None:

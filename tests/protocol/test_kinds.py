@@ -11,10 +11,14 @@ from dispatch.agents.port import AgentInfo
 from dispatch.core.commands import Accepted
 from dispatch.core.conversation import Waiting
 from dispatch.core.events import AnyEvent, Request, RequestClosed, Truncated, encode_event
+from dispatch.core.group import Group, GroupView, Member
 from dispatch.core.identity import AccountId, ConversationId, TurnId
 from dispatch.core.notices import (
+    AnyConversationNotice,
     AnyNotice,
     DeletedNotice,
+    GroupChangedNotice,
+    GroupDeletedNotice,
     Opened,
     ReadNotice,
     StatusNotice,
@@ -28,6 +32,7 @@ from dispatch.protocol.chat.frames import ChatDialect, chunks_frame, event_line,
 from dispatch.protocol.chat.hello import ToldLimits
 from dispatch.protocol.groups import requests as group_requests
 from dispatch.protocol.groups import socket
+from dispatch.protocol.groups.frames import ws_notice
 from dispatch.protocol.sessions import kinds as session_kinds
 from dispatch.protocol.sessions import requests as session_requests
 from dispatch.runtime.roster import Standing
@@ -39,12 +44,23 @@ C, T = ConversationId("c1"), TurnId("t1")
 OLD = ChatDialect("g1", is_v1=False, delta_bytes_max=1000)
 V1 = ChatDialect("g1", is_v1=True, delta_bytes_max=1000)
 OF_ACCOUNT: dict[str, Any] = {"account": AccountId("a"), "conversation": C}
-NOTICES: tuple[AnyNotice, ...] = (
+NOTICES: tuple[AnyConversationNotice, ...] = (
     Opened(**OF_ACCOUNT, workspace="w"),
     StatusNotice(**OF_ACCOUNT, workspace="w", status="active"),
     TitleNotice(**OF_ACCOUNT, title="t"),
     DeletedNotice(**OF_ACCOUNT),
     ReadNotice(**OF_ACCOUNT, last_read_seq=1, unread=2),
+)
+BAND = GroupView(
+    id="g-1",
+    group=Group(members=(Member("ann", C),), title="T"),
+    created_at_ms=0,
+    updated_at_ms=1,
+    last_seq=3,
+)
+GROUP_NOTICES: tuple[AnyNotice, ...] = (
+    GroupChangedNotice(account=AccountId("a"), view=BAND),
+    GroupDeletedNotice(account=AccountId("a"), group="g-1"),
 )
 
 
@@ -78,11 +94,26 @@ def test_every_kind_of_event_is_published() -> None:
 
 
 @pytest.mark.parametrize("notice", NOTICES, ids=lambda notice: type(notice).__name__)
-def test_every_notice_is_shown_as_published(notice: AnyNotice) -> None:
-    assert {type(one) for one in NOTICES} == set(get_args(AnyNotice))
+def test_every_notice_is_shown_as_published(notice: AnyConversationNotice) -> None:
+    assert {type(one) for one in NOTICES} == set(get_args(AnyConversationNotice))
     for dialect in (OLD, V1):
         frame = dialect.notice(notice)
         check_all(dialect, [] if frame is None else [frame])
+
+
+@pytest.mark.parametrize("notice", GROUP_NOTICES, ids=lambda notice: type(notice).__name__)
+def test_every_notice_of_a_group_is_shown_as_published(notice: AnyNotice) -> None:
+    assert {type(one) for one in (*NOTICES, *GROUP_NOTICES)} == set(get_args(AnyNotice))
+    frame = ws_notice(notice)
+    assert frame is not None
+    saw_frame(json.loads(frame))
+    for dialect in (OLD, V1):
+        assert dialect.notice(notice) is None
+
+
+@pytest.mark.parametrize("notice", NOTICES, ids=lambda notice: type(notice).__name__)
+def test_groups_have_no_word_for_a_conversation(notice: AnyNotice) -> None:
+    assert ws_notice(notice) is None
 
 
 @pytest.mark.parametrize("place", ["started", "queued", "steered"])

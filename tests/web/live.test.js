@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { createClient } from "../../dispatch/web/client.js";
 import { Chats } from "../../dispatch/web/client/chats.js";
 import { Directory } from "../../dispatch/web/client/directory.js";
+import { GroupList } from "../../dispatch/web/client/group_list.js";
 import { Group } from "../../dispatch/web/client/groups.js";
 import { shareTabs } from "../../dispatch/web/client/tabs.js";
 import { Daemon, configuration } from "./daemon.js";
@@ -198,6 +199,29 @@ test("a group answers in rows of its own, the same on two devices and after a re
   assert.deepEqual(groups[1].snapshot.rows, (await client.http.get(`api/groups/${made.id}`)).events);
 });
 
+test("the list of groups is the same on two devices, whoever changes it", async (t) => {
+  const { connect } = await setting(t, "echo", "counter");
+  const clients = [connect(), connect()];
+  const lists = clients.map((client) => new GroupList(client));
+  lists.forEach((list) => list.open());
+  const [mine, other] = clients;
+  const shown = async (/** @type {(groups: Any[]) => unknown} */ test) => {
+    for (const list of lists) await when(list, (it) => test(it.groups));
+  };
+  for (const list of lists) await when(list, (it) => !it.isLoading);
+  const made = await mine.http.post("api/groups", { memberFamiliarIds: ["echo"] });
+  await shown(([one]) => one?.id === made.id && one.title === "echo");
+  await other.http.request("PATCH", `api/groups/${made.id}`, { title: "Kitchen" });
+  await shown(([one]) => one.title === "Kitchen");
+  const members = { addMemberFamiliarIds: ["counter"], removeMemberFamiliarIds: ["echo"] };
+  const after = await mine.http.request("PATCH", `api/groups/${made.id}`, members);
+  await shown(([one]) => one.memberSessionIds.counter === after.memberSessionIds.counter);
+  await shown(([one]) => one.archivedMembers.length === 1);
+  for (const list of lists) assert.deepEqual(list.snapshot.groups, [after]);
+  await other.http.request("DELETE", `api/groups/${made.id}`);
+  await shown((groups) => groups.length === 0);
+});
+
 test("chat sessions show unread answers, typing and archive on every device", async (t) => {
   const { connect } = await setting(t, "echo");
   const client = connect();
@@ -229,7 +253,8 @@ test("two tabs share one connection of the daemon, conversations, groups and lis
   const clients = [tab(), tab()];
   const both = clients.map((client) => opened(client, "c"));
   const lists = clients.map((client) => new Directory(client));
-  lists.forEach((list) => list.open());
+  const bands = clients.map((client) => new GroupList(client));
+  [...lists, ...bands].forEach((list) => list.open());
   for (const one of both) await when(one, (it) => it.phase === "live");
   const made = await clients[1].http.post("api/groups", { memberFamiliarIds: ["echo", "counter"] });
   const group = new Group(clients[1], made.id);
@@ -242,6 +267,8 @@ test("two tabs share one connection of the daemon, conversations, groups and lis
   await when(group, (it) => it.rows.length === 3 && it.rows.every((/** @type {Any} */ row) => !row.streaming));
   assert.deepEqual(group.snapshot.rows, (await clients[0].http.get(`api/groups/${made.id}`)).events);
   for (const list of lists) await when(list, (it) => it.entries.some((/** @type {Any} */ one) => one.id === "c"));
+  await clients[0].http.request("PATCH", `api/groups/${made.id}`, { title: "In every tab" });
+  for (const band of bands) await when(band, (it) => it.groups[0]?.title === "In every tab");
   assert.equal(dials, 1);
   await daemon.kill();
   both[1].send("later");

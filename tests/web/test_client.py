@@ -43,11 +43,11 @@ from tests.web.toolchain import Toolchain, toolchain
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WEB = ROOT / "dispatch" / "web"
-SUITES = ("fold", "thread", "session", "conversation", "storage", "tabs", "live")
+SUITES = ("fold", "thread", "session", "conversation", "group_list", "storage", "tabs", "live")
 
 # What a page has to load before it shows anything: unminified, without the comments, gzip -9.
 CORE_BYTES_MAX = 12 * 1024
-OPTIONAL = frozenset({"storage", "tabs", "tab_hub", "directory", "groups", "chats"})
+OPTIONAL = frozenset({"storage", "tabs", "tab_hub", "directory", "group_list", "groups", "chats"})
 HISTORIES = 600
 # A test of the suite, and all of one file: guards around waits, on a machine under load.
 TEST_SECONDS_MAX = 120

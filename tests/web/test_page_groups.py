@@ -11,6 +11,8 @@ import pytest
 from playwright.async_api import expect
 
 from tests.e2e.conftest import StartDaemon
+from tests.e2e.process import DaemonProcess
+from tests.protocol.replies import http_client
 from tests.web.conftest import Gate, OpenDevice
 from tests.web.device import Device
 from tests.web.speakers import BEGINNING, config
@@ -55,6 +57,34 @@ async def test_a_group_is_the_same_on_two_devices(open_device: OpenDevice) -> No
     told = await desk.transcript()
     assert len(told) == 8
     assert told == await phone.transcript()
+
+
+async def test_another_device_sees_a_group_come_change_and_go_without_a_message(
+    open_device: OpenDevice, daemon: DaemonProcess
+) -> None:
+    desk, phone = [await open_device() for _ in range(2)]
+    # Both have read their list by then.
+    marker = await _new_chat(desk, "echo", "before the group")
+    await expect(phone.row(marker)).to_contain_text("before the group")
+    entry = await desk.new_group("Band", "echo", "parrot")
+    await expect(phone.row(entry)).to_contain_text("Band")
+    await expect(phone.row(entry)).to_contain_text("echo, parrot")
+    async with http_client(daemon.url) as http:
+        path = f"/api/groups/{entry.removeprefix('group:')}"
+        await http.patch(path, json={"title": "Orchestra"})
+        for device in (desk, phone):
+            await expect(device.row(entry)).to_contain_text("Orchestra")
+        await http.patch(path, json={"addMemberFamiliarIds": ["mimic"]})
+        for device in (desk, phone):
+            await expect(device.row(entry)).to_contain_text("echo, parrot, mimic")
+        members = (await http.get(path)).json()["group"]["memberSessionIds"].values()
+        await http.patch(path, json={"removeMemberFamiliarIds": ["parrot"]})
+        await expect(phone.row(entry)).to_contain_text("echo, mimic")
+        await http.delete(path)
+    for device in (desk, phone):
+        await expect(device.row(entry)).to_have_count(0)
+        for member in members:
+            await expect(device.row(f"conversation:{member}")).to_have_count(0)
 
 
 async def test_a_new_chat_begins_with_the_agent_that_was_chosen(device: Device) -> None:

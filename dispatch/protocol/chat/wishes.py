@@ -159,7 +159,7 @@ class ChatReadFrame(ClientFrame, frozen=True, kw_only=True, tag="chat.read"):
 
 
 class ConversationsWatchFrame(ClientFrame, frozen=True, kw_only=True, tag="conversations.watch"):
-    """Be told `conversation.*` of the whole account."""
+    """Be told of the whole account: `conversation.*`, `group.changed` and `group.deleted`."""
 
 
 class PingFrame(ClientFrame, frozen=True, kw_only=True, tag="ping"):

@@ -32,6 +32,7 @@ from dispatch.core.events import (
     Usage,
     decode_event,
 )
+from dispatch.core.notices import AnyNotice, GroupChangedNotice, GroupDeletedNotice
 from dispatch.core.replay import Frame
 from dispatch.core.timeline import (
     Changed,
@@ -40,7 +41,15 @@ from dispatch.core.timeline import (
     ReplyEnded,
     decode_told,
 )
-from dispatch.protocol.groups.rows import Object, Row, group_event, group_object, iso_ms, of_reply
+from dispatch.protocol.groups.rows import (
+    Object,
+    Row,
+    group_event,
+    group_object,
+    iso_ms,
+    listed,
+    of_reply,
+)
 from dispatch.protocol.sse import one_line
 
 __all__ = [
@@ -52,6 +61,7 @@ __all__ = [
     "resume_gap",
     "sse",
     "ws",
+    "ws_notice",
     "ws_resume_gap",
 ]
 
@@ -301,6 +311,18 @@ def ws(group_id: str, frame: Frame) -> bytes:
         frame.offset,
         frame.payload,
     )
+
+
+def ws_notice(notice: AnyNotice) -> bytes | None:
+    """What the account is told of its groups, or None: other notices are not of this dialect."""
+    match notice:
+        case GroupChangedNotice(view=view):
+            told = {"type": "group.changed", "groupId": view.id, **listed(view)}
+        case GroupDeletedNotice(group=group):
+            told = {"type": "group.deleted", "groupId": group}
+        case _:
+            return None
+    return _ENCODER.encode(told)
 
 
 def resume_gap(group_id: str, cursor: int) -> bytes:

@@ -128,9 +128,20 @@ def group_event(row: Row, *, text: str | None = None) -> Object:
     return event
 
 
+def listed(view: GroupView) -> Object:
+    """What lists show of a group and no message changes, as in its `GroupConversation`."""
+    members = view.group.members
+    return {
+        "title": view.group.shown_title,
+        "memberFamiliarIds": [member.agent for member in members],
+        "memberSessionIds": {member.agent: member.conversation for member in members},
+        "createdAt": iso_ms(view.created_at_ms),
+        "updatedAt": iso_ms(view.updated_at_ms),
+    }
+
+
 def group_object(view: GroupView) -> Object:
     """The `GroupConversation` of a group."""
-    members = view.group.members
     runs = [
         {
             "userSeq": run.user_seq,
@@ -141,11 +152,7 @@ def group_object(view: GroupView) -> Object:
     ]
     return {
         "id": view.id,
-        "title": view.group.shown_title,
-        "memberFamiliarIds": [member.agent for member in members],
-        "memberSessionIds": {member.agent: member.conversation for member in members},
-        "createdAt": iso_ms(view.created_at_ms),
-        "updatedAt": iso_ms(view.updated_at_ms),
+        **listed(view),
         "lastSeq": view.last_seq,
         "activeRuns": runs,
         "activeRun": runs[0] if runs else None,

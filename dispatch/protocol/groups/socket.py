@@ -1,7 +1,7 @@
 """Frames about groups on a WebSocket of `dispatch.v1`, one type for each, both ways.
 
-Neighbours: `requests` reads those of clients, `server.groups.watch` writes the others; `kinds` is
-what a `group.event` carries. Source: `protocol/groups.md`, 5.
+Neighbours: `requests` reads those of clients, `server.groups.watch` writes the others, `frames`
+what the account is told; `kinds` is what a `group.event` carries. Source: `protocol/groups.md`, 5.
 Invariant: an optional field of a client may be null, which is as good as absent; what may be absent
 from the server is `UNSET`.
 """
@@ -108,6 +108,22 @@ class GroupEventFrame(FromServer, frozen=True, kw_only=True, tag="group.event"):
     frame_id: int | UnsetType = UNSET
 
 
+class GroupChangedFrame(FromServer, frozen=True, kw_only=True, tag="group.changed"):
+    """A group was made, or its title, its members or their conversations changed: its row in a
+    list, without what messages move.
+    """
+
+    title: str
+    member_familiar_ids: tuple[str, ...]
+    member_session_ids: dict[str, str]
+    created_at: str
+    updated_at: str
+
+
+class GroupGoneFrame(FromServer, frozen=True, kw_only=True, tag="group.deleted"):
+    """The group is gone for ever."""
+
+
 class GroupErrorFrame(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="group.error", rename="camel"
 ):
@@ -132,5 +148,7 @@ SERVER_FRAMES: Final[tuple[type[msgspec.Struct], ...]] = (
     GroupStoppedFrame,
     GroupReadMovedFrame,
     GroupEventFrame,
+    GroupChangedFrame,
+    GroupGoneFrame,
     GroupErrorFrame,
 )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from dispatch.core.identity import AccountId, ConversationId, Principal, UserId
-from dispatch.core.notices import AnyNotice, ReadNotice
+from dispatch.core.notices import AnyNotice, OfConversation, ReadNotice
 from dispatch.core.replay import Entry
 from dispatch.protocol.ahp.objects import iso_time
 from dispatch.protocol.ahp.uris import ROOT
@@ -79,7 +79,7 @@ class Herald:
 
     def notice(self, notice: AnyNotice) -> bytes:
         """A conversation came, changed or went."""
-        if not isinstance(notice, ReadNotice):
+        if isinstance(notice, OfConversation) and not isinstance(notice, ReadNotice):
             self._conversations[notice.conversation] = None
             self._wake()
         return b""

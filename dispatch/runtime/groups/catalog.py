@@ -24,6 +24,7 @@ from dispatch.core.group import (
     with_members,
 )
 from dispatch.core.identity import SEND, WATCH, AccountId, Principal, UserId, require
+from dispatch.core.notices import GroupDeletedNotice
 from dispatch.core.timeline import Changed
 from dispatch.errors import DispatchError, Gone, NotFound, StorageFull, StorageLocked
 from dispatch.protocol.groups.refusals import FamiliarNotFound, LastMember, ProvisionFailed
@@ -233,6 +234,8 @@ class Groups:
                 await timeline.outbox.drained()
                 await self._stops.end(timeline, in_order(timeline))
             key, shown = timeline.record.key, msgspec.Raw(b"{}")
+            account, group = timeline.record.account, timeline.record.id
+            notice = GroupDeletedNotice(account=account, group=group)
 
             def write(draft: Draft, _offset: int) -> None:
                 timeline.stage(draft)
@@ -242,6 +245,7 @@ class Groups:
             def gone() -> None:
                 timeline.record.status = "deleted"
                 self._timelines.bury(timeline)
+                self._services.feeds.notify(notice)
 
             await commit(timeline, write, then=gone)
             is_gone = True

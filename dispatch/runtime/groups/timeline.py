@@ -19,6 +19,7 @@ from dispatch.core.commands import Dispatched
 from dispatch.core.events import ErrorEvent
 from dispatch.core.group import Group, GroupRun, GroupView, decode_group, encode_group
 from dispatch.core.identity import TurnId
+from dispatch.core.notices import GroupChangedNotice
 from dispatch.core.replay import Frame
 from dispatch.core.timeline import Changed, RepliesEnded, Results
 from dispatch.protocol.groups.frames import frames
@@ -104,6 +105,7 @@ class GroupTimeline(Timeline):
         record.updated_at_ms = self.services.clock.now_ms()
         shown = msgspec.Raw(_ENCODER.encode(group_object(self.view_in(draft))))
         self.emit(draft, Changed("updated", shown))
+        draft.then.append(self._tell_account)
 
     def view(self) -> GroupView:
         """The group as its clients see it, of this instant."""
@@ -228,8 +230,16 @@ class GroupTimeline(Timeline):
         draft.then.append(partial(self._forget_count, reply_to))
 
     def _kept(self, record: TimelineRecord) -> None:
+        is_new = not self.is_stored
         super()._kept(record)
         self._answers = None, {}
+        if is_new:
+            self._tell_account()
+
+    def _tell_account(self) -> None:
+        """It was made or changed, and that is durable: whoever lists groups is told."""
+        notice = GroupChangedNotice(account=self.record.account, view=self.view())
+        self.services.feeds.notify(notice)
 
     def _siblings(self, draft: Draft, reply_to: int) -> list[Reply]:
         """Who was to answer a message when a draft was begun, or the message added to it."""

@@ -2,7 +2,8 @@
  * One group as a store: its rows in order, what its members do right now, and all its verbs.
  *
  * Neighbours: built on a `Client`, whose outbox carries messages to groups as well. The list of
- * groups, and what is asked once, are `client.http` (`api/groups`). Source: `protocol/groups.md`.
+ * groups is `group_list`; what is asked once is `client.http` (`api/groups`). Source:
+ * `protocol/groups.md`.
  * Invariant: rows are those of a snapshot and of the frames behind its cursor; each frame is applied
  * once, by its `frameId`; a message is shown once, by the outbox until its row is there.
  */

@@ -1,9 +1,9 @@
 /**
  * One logical connection to a daemon that survives its real ones.
  *
- * Neighbours: `link` is one real connection; `conversation`, `groups`, `chats` and `directory` are
- * followers, who are asked for their frames on every new connection and get what is theirs;
- * `outbox` makes requests that are repeated until they are answered.
+ * Neighbours: `link` is one real connection; `conversation`, `groups`, `chats`, `directory` and
+ * `group_list` are followers, who are asked for their frames on every new connection and get what
+ * is theirs; `outbox` makes requests that are repeated until they are answered.
  * Invariant: a request settles once; one that must not be repeated fails with `connection_lost`
  * when its reply is lost; a follower is told of each loss before anything of the next connection.
  */
@@ -63,7 +63,8 @@ const REFUSALS = new Set(["chat.error", "error", "group.error"]);
 const REFUSED_CODES = { 4500: "unauthorized", 4501: "forbidden" };
 
 /**
- * Whom a frame is for: `chat:ID`, `group:ID`, `chats`, or `` for nobody in particular.
+ * Whom a frame is for: `chat:ID`, `group:ID`, `chats`, or `` for nobody in particular. What is
+ * told of conversations and groups to the whole account is for `account` as well.
  * @param {any} frame
  */
 export function topicOf(frame) {
@@ -313,8 +314,7 @@ export class Session {
    */
   #take(frame, bytes) {
     for (const tap of this.#taps) tap({ direction: "in", frame, bytes });
-    const { ref } = /** @type {{ref?: unknown}} */ (frame);
-    const call = typeof ref === "number" ? this.#calls.get(ref) : undefined;
+    const call = this.#calls.get(/** @type {any} */ (frame).ref);
     if (call && REFUSALS.has(frame.type)) {
       const { code, message, error, retryable, retryAfterMs } = /** @type {any} */ (frame);
       const words = message ?? error ?? "refused";
@@ -323,7 +323,7 @@ export class Session {
       call?.resolve(frame);
     }
     this.#deliver(topicOf(frame), frame);
-    if (frame.type.startsWith("conversation.")) this.#deliver("account", frame);
+    if (/^(conversation\.|group\.(changed|deleted))/.test(frame.type)) this.#deliver("account", frame);
   }
 
   /**

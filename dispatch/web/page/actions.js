@@ -31,7 +31,6 @@ export function actionsOf(app, view) {
       : kind === "group" ? http.request("PATCH", `api/groups/${id}`, { title: name })
         : http.request("PUT", `conversations/${id}/title`, { title: name });
     await app.attempt(done, "It cannot be renamed");
-    if (kind === "group") app.entries.reloadGroups();
   };
   const remove = async () => {
     const warning = `“${title}” and all that was said in it will be gone on every device.`;
@@ -39,7 +38,6 @@ export function actionsOf(app, view) {
     const path = kind === "group" ? `api/groups/${id}` : `conversations/${id}`;
     const done = kind === "chat" ? chats.purge(id) : http.request("DELETE", path);
     if ((await app.attempt(done, "It cannot be deleted")) === undefined) return;
-    if (kind === "group") app.entries.reloadGroups();
     app.go(null);
   };
 

@@ -1,8 +1,8 @@
 /**
  * Everything one can open, in one order: chats, groups and other conversations.
  *
- * Neighbours: the client's `Directory` and `Chats` are lists that keep themselves true; groups are
- * read again when something happened in one; `sidebar` shows the list.
+ * Neighbours: the client's `Directory`, `Chats` and `GroupList` are lists that keep themselves true,
+ * but for what messages move in groups, which are read again then; `sidebar` shows the list.
  * Invariant: the conversations of a group's members are in it, not beside it; what is unread is
  * what the daemon counts for this user.
  */
@@ -10,8 +10,7 @@
 import { Store } from "../client.js";
 import { Chats } from "../client/chats.js";
 import { Directory } from "../client/directory.js";
-
-/** @typedef {import("../frames.js").Group} Group */
+import { GroupList } from "../client/group_list.js";
 
 /**
  * @typedef {object} Entry
@@ -28,8 +27,6 @@ import { Directory } from "../client/directory.js";
  * @property {readonly string[]} members of a group
  */
 
-/** Between two readings of the groups. */
-const REST_MS = 500;
 /** Conversations whose unread count is asked for: those that can be seen without scrolling far. */
 const COUNTED_MAX = 60;
 const PREVIEW_CHARACTERS_MAX = 140;
@@ -42,8 +39,7 @@ export class Entries extends Store {
   #client;
   #directory;
   #chats;
-  /** @type {Group[]} */
-  #groups = [];
+  #groups;
   /** @type {Set<string>} conversations of members, also of groups that are gone */
   #memberships = new Set();
   /** @type {Set<string>} conversations of which the groups were asked whether they are a member's */
@@ -52,8 +48,6 @@ export class Entries extends Store {
   #counts = new Map();
   /** @type {Map<string, number>} `next_seq` of chats when they were last read here */
   #readSeqs = new Map();
-  #isReading = false;
-  #isDue = false;
   #activity = "";
   #isCounting = false;
 
@@ -69,17 +63,17 @@ export class Entries extends Store {
     this.#client = client;
     this.#directory = new Directory(client);
     this.#chats = new Chats(client);
+    this.#groups = new GroupList(client);
   }
 
   /** For as long as the page lives. */
   open() {
     this.#directory.subscribe(() => this.#happened());
     this.#chats.subscribe(() => this.touch());
-    // Nothing tells of a group that was made or renamed elsewhere: whoever looks gets a fresh list.
-    this.#client.connection.subscribe(() => this.#looked());
-    document.addEventListener("visibilitychange", () => this.#looked());
+    this.#groups.subscribe(() => (this.touch(), this.#count()));
     this.#directory.open();
     this.#chats.open();
+    this.#groups.open();
     this.#client.tap(({ direction, frame }) => {
       if (direction === "in") this.#heard(/** @type {import("../frames.js").ServerFrame} */ (frame));
     });
@@ -113,7 +107,7 @@ export class Entries extends Store {
   /** Entries whose title or last message has a text. @param {string} text */
   async search(text) {
     const found = await this.#directory.search(text);
-    const owner = new Map(this.#groups.flatMap(({ id, memberSessionIds }) => {
+    const owner = new Map(this.#groups.snapshot.groups.flatMap(({ id, memberSessionIds }) => {
       return Object.values(memberSessionIds).map((member) => [member, id]);
     }));
     const ids = new Set(found.map(({ id }) => owner.get(id) ?? id));
@@ -136,32 +130,13 @@ export class Entries extends Store {
     this.#chats.read(id).catch(() => this.#readSeqs.delete(id));
   }
 
-  /** Read the groups again, now or after a rest. */
-  async reloadGroups() {
-    this.#isDue = true;
-    if (this.#isReading) return;
-    this.#isReading = true;
-    while (this.#isDue) {
-      this.#isDue = false;
-      const seen = this.#directory.snapshot.entries.map(({ id }) => id);
-      try {
-        this.#groups = (await this.#client.http.get("api/groups")).groups;
-        const members = this.#groups.flatMap(({ memberSessionIds: ids }) => Object.values(ids));
-        members.forEach((id) => this.#memberships.add(id));
-      } catch {
-        // The list stays as it was; the next thing that happens reads it again.
-      }
-      seen.forEach((id) => this.#known.add(id));
-      this.touch();
-      this.#count();
-      await new Promise((resolve) => setTimeout(resolve, REST_MS));
-    }
-    this.#isReading = false;
-  }
-
-  #looked() {
-    const isOnline = this.#client.connection.snapshot.phase === "online";
-    if (isOnline && document.visibilityState === "visible") this.reloadGroups();
+  /** Read the groups again: conversations that were there before are known for a member's, or not. */
+  async #reloadGroups() {
+    const seen = this.#directory.snapshot.entries.map(({ id }) => id);
+    await this.#groups.reload();
+    seen.forEach((id) => this.#known.add(id));
+    this.touch();
+    this.#count();
   }
 
   #happened() {
@@ -170,14 +145,13 @@ export class Entries extends Store {
       .map(({ id, lastActivityAt, status }) => `${id}${lastActivityAt}${status}`).join();
     if (activity === this.#activity) return;
     this.#activity = activity;
-    this.reloadGroups();
+    this.#reloadGroups();
   }
 
   /** @param {import("../frames.js").ServerFrame} frame */
   #heard(frame) {
     if (frame.type === "chat.read") this.#counted(frame.conversationId, frame.unread);
     else if (frame.type === "group.read") this.#counted(frame.groupId, frame.unread);
-    else if (frame.type === "group.event" && /^group_/.test(frame.event.kind ?? "")) this.reloadGroups();
   }
 
   /** @param {string} id @param {number} unread */
@@ -229,8 +203,9 @@ export class Entries extends Store {
         isArchived: session.status === "archived", members: [],
       });
     });
-    const groups = this.#groups.map((group) => {
+    const groups = this.#groups.snapshot.groups.map((group) => {
       const { id, title, memberFamiliarIds: members, memberSessionIds, updatedAt, activeRun } = group;
+      Object.values(memberSessionIds).forEach((member) => this.#memberships.add(member));
       const own = Object.values(memberSessionIds).map((member) => rows.get(member));
       for (const { sessionId } of group.archivedMembers) rows.delete(sessionId);
       const at = Math.max(Date.parse(updatedAt), ...own.map((row) => row?.lastActivityAt ?? 0));

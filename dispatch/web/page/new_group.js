@@ -27,6 +27,5 @@ export async function openNewGroup(app) {
   const body = { memberFamiliarIds, ...(title === "" ? {} : { title }) };
   const group = await app.attempt(app.client.http.post("api/groups", body), "The group cannot be made");
   if (group === undefined) return;
-  app.entries.reloadGroups();
   app.go({ kind: "group", id: group.id });
 }

@@ -48,7 +48,7 @@ export class Socket {
     });
     this.#socket.onmessage = ({ data }) => {
       const frame = JSON.parse(data);
-      const apart = String(frame.type).startsWith("conversation.");
+      const apart = /^(conversation\.|group\.(changed|deleted)$)/.test(String(frame.type));
       (apart ? this.broadcasts : this.frames).put(frame);
     };
     this.#closed = new Promise((resolve) => {

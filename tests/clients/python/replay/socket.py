@@ -13,6 +13,8 @@ from websockets.exceptions import ConnectionClosed
 
 from replay.compare import Mismatch
 
+OF_GROUPS = {"group.changed", "group.deleted"}
+
 
 class Socket:
     def __init__(self, connection):
@@ -29,7 +31,8 @@ class Socket:
         try:
             async for text in self.connection:
                 frame = json.loads(text)
-                apart = str(frame.get("type")).startswith("conversation.")
+                kind = str(frame.get("type"))
+                apart = kind.startswith("conversation.") or kind in OF_GROUPS
                 (self.broadcasts if apart else self.frames).put_nowait(frame)
         except ConnectionClosed:
             pass
