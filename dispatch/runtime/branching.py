@@ -128,8 +128,9 @@ class Branching:
                     draft.turns.append(marker)
                 draft.copies.extend(copies)
 
-            await still_there(source)
             self._conversations.keeper.placed(branch)
+            await self._conversations.keeper.copied(branch, source, turns)
+            await still_there(source)
             if prepare is not None:
                 prepare(branch)
             await branch.commit(write)

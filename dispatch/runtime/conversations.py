@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from dispatch.errors import Forbidden, Gone
 from dispatch.runtime.live import Live
 from dispatch.runtime.services import Services
 from dispatch.storage.keys import ConversationKey
-from dispatch.storage.port import ConversationRecord
+from dispatch.storage.port import ConversationRecord, SealedTurn
 
 _Name = tuple[AccountId, ConversationId]
 
@@ -39,6 +39,10 @@ class Keeper(Protocol):
         """A new conversation of a session that is there is about to be written."""
         ...
 
+    async def copied(self, live: Live, source: Live, turns: Sequence[SealedTurn]) -> None:
+        """It will begin with copies of these turns of another conversation."""
+        ...
+
 
 class NoKeeper:
     """Nobody does."""
@@ -50,6 +54,9 @@ class NoKeeper:
         """See `Keeper`."""
 
     def placed(self, live: Live) -> None:
+        """See `Keeper`."""
+
+    async def copied(self, live: Live, source: Live, turns: Sequence[SealedTurn]) -> None:
         """See `Keeper`."""
 
 

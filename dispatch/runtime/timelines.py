@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -24,6 +24,7 @@ from dispatch.runtime.live import Live
 from dispatch.runtime.scribes import timeline_scribe
 from dispatch.runtime.services import Services
 from dispatch.runtime.timeline import Timeline
+from dispatch.storage.port import SealedTurn
 from dispatch.storage.timeline import TimelineKind, TimelineRecord
 
 _Name = tuple[AccountId, TimelineKind, str]
@@ -145,6 +146,9 @@ class Timelines:
 
     def placed(self, live: Live) -> None:
         """See `Keeper`: who places it says what timeline it has."""
+
+    async def copied(self, live: Live, source: Live, turns: Sequence[SealedTurn]) -> None:
+        """See `Keeper`: a timeline's turns are not copied into another one."""
 
     # -- reading -------------------------------------------------------------------------------
 

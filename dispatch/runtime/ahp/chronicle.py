@@ -30,11 +30,14 @@ from dispatch.runtime.scribes import Chronicle
 from dispatch.storage.port import TurnRecord
 
 if TYPE_CHECKING:
+    from dispatch.runtime.ahp.reading import Copied
     from dispatch.runtime.ahp.scope import Scope
 
 
 class ChatChronicle(Chronicle):
-    """See the module. `names` are those of turns on their way or running, by turn."""
+    """See the module. `names` are those of turns on their way or running, by turn; `copied` is what
+    a fork begins with, until it is shown.
+    """
 
     def __init__(self, scope: Scope, live: Live, ledger: Ledger[ChatDetails]) -> None:
         """To be attached to the conversation."""
@@ -42,6 +45,7 @@ class ChatChronicle(Chronicle):
         self.live = live
         self.ledger = ledger
         self.names: dict[TurnId, TurnNames] = {}
+        self.copied: Copied | None = None
         ledger.told = self._told
 
     async def keep(self, record: Acted) -> None:

@@ -8,7 +8,7 @@ Invariant: a state is of the moment of its cut, whatever is committed while it i
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Final, NamedTuple
 
@@ -22,7 +22,7 @@ from dispatch.core.turn import Metrics, Outcome
 from dispatch.protocol.ahp.aggregation import chat_summary, inputs_of
 from dispatch.protocol.ahp.objects import changed, iso_time, later, present
 from dispatch.protocol.ahp.records import ChatDetails, SessionDetails
-from dispatch.protocol.ahp.session_fold import ChatFold, SessionFold, TurnNames, UnknownTurn
+from dispatch.protocol.ahp.session_fold import ChatFold, TurnNames, UnknownTurn
 from dispatch.protocol.ahp.status import ERROR, IDLE, IN_PROGRESS, INPUT_NEEDED
 from dispatch.protocol.ahp.transcript import TurnFacts, turn_object
 from dispatch.protocol.codec import Object
@@ -44,6 +44,14 @@ class Running(NamedTuple):
     turn: TurnId
     first_offset: int
     names: TurnNames | None
+
+
+class Copied(NamedTuple):
+    """What a fork begins with: turns, what they are by their names, and where those before are."""
+
+    turns: list[Object]
+    names: dict[str, TurnId]
+    cursor: str | None
 
 
 class Cut(NamedTuple):
@@ -79,8 +87,8 @@ async def read_chat(store: Store, cut: Cut, *, turns_max: int, events_max: int) 
         has_more, found = len(before) > 1, before[-1:] + found
     turns, names = await read_turns(store, cut.key, found, events_max=events_max)
     cursor = str(found[0].first_seq) if has_more else None
-    is_cut = _is_cut_behind(cut, found[-1] if found else None)
-    chat = ChatFold(base_state(cut.details, turns, cursor, is_cut=is_cut), names)
+    is_calm = await reads_calm(store, cut, found[-1] if found else None)
+    chat = ChatFold(base_state(cut.details, turns, cursor, is_calm=is_calm), names)
     if cut.running is not None:
         await _read_running(store, cut, cut.running, chat)
     chat.state = with_own(chat.state, cut.details)
@@ -107,10 +115,27 @@ async def _resumes(store: Store, key: ConversationKey, sealed: SealedTurn) -> bo
     return record is not None and decode_body(record.body).resumes is not None
 
 
-def _is_cut_behind(cut: Cut, last: SealedTurn | None) -> bool:
-    """Whether what came after a turn was taken back: nobody calls it the last thing that failed."""
+async def read_copies(
+    store: Store, key: ConversationKey, turns: Sequence[SealedTurn], *, turns_max: int
+) -> Copied:
+    """What a fork with copies of these turns will be read as; `key` is whose they are."""
+    start = max(0, len(turns) - turns_max)
+    while start > 0 and await _resumes(store, key, turns[start]):
+        start -= 1
+    found, names = await read_turns(store, key, list(turns[start:]), events_max=0)
+    first_seq = 1 + sum(turn.chunk_count for turn in turns[:start])
+    return Copied(found, names, str(first_seq) if start else None)
+
+
+async def reads_calm(store: Store, cut: Cut, last: SealedTurn | None) -> bool:
+    """Whether nobody calls the last turn what failed there: what came after it was taken back, or
+    it is a copy.
+    """
     end = 0 if last is None else last.first_seq + last.chunk_count - 1
-    return any(first == end + 1 for first, _ in cut.superseded)
+    if last is None or any(first == end + 1 for first, _ in cut.superseded):
+        return True
+    record = await store.turn(cut.key, last.id)
+    return record is not None and record.first_offset is None
 
 
 async def read_turns(
@@ -154,12 +179,12 @@ def _append(chat: ChatFold, record: TurnRecord, turn: Object) -> None:
 
 
 def base_state(
-    details: ChatDetails, turns: list[Object], cursor: str | None = None, *, is_cut: bool = False
+    details: ChatDetails, turns: list[Object], cursor: str | None = None, *, is_calm: bool = True
 ) -> Object:
-    """A chat between two turns, without what waits in it; `is_cut`: it was truncated there."""
+    """A chat between two turns, without what waits in it; `is_calm`: as in `reads_calm`."""
     last = turns[-1] if turns else None
     ended = None if last is None else later(last.get("startedAt"), last.get("duration", 0))
-    failed = last is not None and last["state"] == "error" and not is_cut
+    failed = last is not None and last["state"] == "error" and not is_calm
     return present(
         resource=details.uri,
         title=details.title,
@@ -211,18 +236,9 @@ def session_state(
     )
 
 
-def new_chat(details: ChatDetails, fold: SessionFold) -> ChatFold:
-    """A chat that has just been made: of a fork, with the turns of its source up to its own."""
-    origin, turns, names = details.origin, [], {}
-    source = next((c for c in fold.chats.values() if c.uri == origin.get("chat")), None)
-    cursor = None
-    if origin["kind"] == "fork" and source is not None:
-        cursor = source.state.get("turnsNextCursor")
-        for turn in source.state["turns"]:
-            turns.append(turn)
-            names[turn["id"]] = source.names[turn["id"]]
-            if turn["id"] == origin["turnId"]:
-                break
+def new_chat(details: ChatDetails, copied: Copied | None) -> ChatFold:
+    """A chat that has just been made; a fork begins with what was copied."""
+    turns, names, cursor = copied or ([], {}, None)
     return ChatFold(with_own(base_state(details, turns, cursor), details), names)
 
 

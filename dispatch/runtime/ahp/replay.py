@@ -25,6 +25,7 @@ from dispatch.runtime.ahp.reading import (
     counting,
     event_pages,
     read_turns,
+    reads_calm,
     session_state,
 )
 from dispatch.runtime.ahp.scope import Scope
@@ -124,7 +125,9 @@ class Replay:
             if record.state != "marker":
                 named[key] = names_of(record)
         await self._name_kept(cut, cuts, names)
-        return _Since(ChatFold(base_state(cut.details, base), names), events, named, ids)
+        is_calm = await reads_calm(self._store, then, older[-1] if older else None)
+        state = base_state(cut.details, base, is_calm=is_calm)
+        return _Since(ChatFold(state, names), events, named, ids)
 
     async def _last_before(self, cut: Cut) -> TurnRecord | None:
         """The newest finished turn of which nothing comes after the number."""

@@ -29,6 +29,7 @@ from dispatch.protocol.codec import Object
 from dispatch.runtime.ahp.chronicle import ChatChronicle, flag_of
 from dispatch.runtime.ahp.ledger import Ledger
 from dispatch.runtime.ahp.reading import (
+    Copied,
     Cut,
     base_state,
     cut_of,
@@ -153,18 +154,31 @@ class Scope:
         """A record of the session (None) or of a chat."""
         if conversation is None or (isinstance(record, Acted) and _is_listed(record)):
             self._shows.stir(self.account, self.id)
-        if not self.is_followed:
-            return
         if isinstance(record, Acted) and record.action["type"] == "session/chatAdded":
-            self._show(partial(self._join, position=position, record=record))
-        else:
+            self._added(position, record)
+        elif self.is_followed:
             self._show(lambda fold: fold.record(position, conversation, record))
 
-    def _join(self, fold: SessionFold, position: int, record: Acted) -> list[Change]:
+    def _added(self, position: int, record: Acted) -> None:
         conversation = self.conversation_of(record.action["summary"]["resource"])
-        if conversation is not None and conversation not in fold.chats:
-            fold.join(conversation, new_chat(self.chats[conversation].details, fold))
-            self._hold(self.chronicles[conversation].live)
+        chronicle = None if conversation is None else self.chronicles.get(conversation)
+        copied = None
+        if chronicle is not None:
+            copied, chronicle.copied = chronicle.copied, None
+        if self.is_followed:
+            self._show(partial(self._join, position, record, chronicle, copied))
+
+    def _join(
+        self,
+        position: int,
+        record: Acted,
+        chronicle: ChatChronicle | None,
+        copied: Copied | None,
+        fold: SessionFold,
+    ) -> list[Change]:
+        if chronicle is not None and chronicle.live.record.id not in fold.chats:
+            fold.join(chronicle.live.record.id, new_chat(chronicle.ledger.details, copied))
+            self._hold(chronicle.live)
         return fold.record(position, None, record)
 
     def _hold(self, live: Live) -> None:

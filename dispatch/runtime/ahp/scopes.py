@@ -24,6 +24,7 @@ from dispatch.protocol.ahp.uris import chat_uri, parse_minted, session_uri
 from dispatch.protocol.codec import Object
 from dispatch.runtime.ahp.chronicle import ChatChronicle, waits_of
 from dispatch.runtime.ahp.ledger import Ledger, new_record
+from dispatch.runtime.ahp.reading import read_copies
 from dispatch.runtime.ahp.scope import Scope, Shows
 from dispatch.runtime.conversations import Conversations
 from dispatch.runtime.live import Live
@@ -31,7 +32,7 @@ from dispatch.runtime.pending import Draft
 from dispatch.runtime.scribes import chronicle_of, timeline_scribe, together
 from dispatch.runtime.services import Services
 from dispatch.runtime.shape import decode_details
-from dispatch.storage.port import ConversationRecord
+from dispatch.storage.port import ConversationRecord, SealedTurn
 from dispatch.storage.timeline import TimelineRecord
 
 _Name = tuple[AccountId, str]
@@ -302,6 +303,15 @@ class Scopes:
             live.details = msgspec.structs.replace(live.details, is_chronicled=False)
         elif live.record.id not in scope.chronicles:
             self.join(scope, live)
+
+    async def copied(self, live: Live, source: Live, turns: Sequence[SealedTurn]) -> None:
+        """A fork begins as it will be read later: nothing is kept of a copy but its chunks."""
+        await self._inner.copied(live, source, turns)
+        chronicle = chronicle_of(live.scribe)
+        if isinstance(chronicle, ChatChronicle) and turns:
+            most = self._services.limits.ahp_turns_max
+            key = source.record.key
+            chronicle.copied = await read_copies(self._services.store, key, turns, turns_max=most)
 
 
 def _waiting(live: Live, entries: Sequence[Waiting]) -> tuple[Waits, ...]:
