@@ -50,10 +50,9 @@ def admit(live: Live, admission: Admission) -> None:
         if live.scribe is not None:
             live.scribe.check_open()
             check_agent(live, admission.body.model)
+        is_held = live.is_deleting or live.past.on_its_way is not None
         placement = (
-            "hold"
-            if live.is_deleting or live.past.on_its_way is not None
-            else rules.place(live.state, admission.on_busy, agent_steers=steers)
+            "hold" if is_held else rules.place(live.state, admission.on_busy, agent_steers=steers)
         )
         waits = live.waits_for_slot and bool(live.state.queue)
         if admission.on_busy == "queue" and live.scribe is not None:
@@ -76,10 +75,17 @@ def admit(live: Live, admission: Admission) -> None:
         case "steer":
             _steer(live, admission)
         case "hold":
-            (live.interrupts if admission.on_busy == "interrupt" else live.held).append(admission)
+            _hold(live, admission)
         case "interrupt":
             live.interrupts.append(admission)
             live.end(None, "aborted")
+
+
+def _hold(live: Live, admission: Admission) -> None:
+    if live.past.on_its_way is not None:
+        live.past.behind.append(admission)
+    else:
+        (live.interrupts if admission.on_busy == "interrupt" else live.held).append(admission)
 
 
 def check_agent(live: Live, model: str | None) -> None:
@@ -99,11 +105,13 @@ def advance(live: Live) -> None:
     while live.state.running is None and not live.is_deleting and live.past.on_its_way is None:
         if live.past.waiting:
             _settle(live)
-            truncations.begin(live, live.past.waiting.popleft(), partial(advance, live))
+            truncations.begin(live, live.past.waiting.popleft(), partial(_go_on, live))
         elif live.interrupts:
             admit(live, live.interrupts.popleft())
         elif live.held:
             admit(live, live.held.popleft())
+        elif live.past.behind:
+            admit(live, live.past.behind.popleft())
         elif live.state.queue and not live.services.is_draining:
             turn = live.state.queue[0].turn
             live.waits_for_slot = live.scribe is not None and not live.scribe.may_start(live, turn)
@@ -113,6 +121,15 @@ def advance(live: Live) -> None:
         else:
             _settle(live)
             return
+
+
+def _go_on(live: Live) -> None:
+    """A truncation is settled. Who came behind it is placed as who comes now: where the first of
+    them runs, the others find it so.
+    """
+    advance(live)
+    while live.past.behind and live.past.on_its_way is None:
+        admit(live, live.past.behind.popleft())
 
 
 def truncate(live: Live, truncation: Truncation) -> None:
@@ -140,11 +157,12 @@ def refuse_held(live: Live) -> None:
     """The conversation is gone: so is what was held."""
     for truncation in live.past.waiting:
         truncation.refuse(Gone("the conversation was deleted"))
-    for admission in (*live.interrupts, *live.held):
+    for admission in (*live.interrupts, *live.held, *live.past.behind):
         admission.refuse(Gone("the conversation was deleted"))
     live.past.waiting.clear()
     live.interrupts.clear()
     live.held.clear()
+    live.past.behind.clear()
 
 
 def cancel(live: Live, turn: TurnId, by: Dispatched | None = None) -> bool:
@@ -245,7 +263,7 @@ def _drop(live: Live, facts: tuple[Unqueued, ...], by: Dispatched | None = None)
 
 def _check_queue(live: Live) -> None:
     limit = live.services.limits.queue_turns_max
-    waiting = (live.state.queue, live.state.steers, live.held, live.interrupts)
+    waiting = (live.state.queue, live.state.steers, live.held, live.interrupts, live.past.behind)
     if sum(map(len, waiting)) + live.arriving >= limit:
         raise TooMany(f"{limit} messages are queued already", retry_after_ms=1_000)
 

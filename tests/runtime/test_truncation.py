@@ -4,11 +4,12 @@ import anyio
 import pytest
 
 from dispatch.agents.port import Emit, TurnRequest
-from dispatch.core.commands import Cut, Truncate
+from dispatch.core.commands import Cut, OnBusy, Truncate
 from dispatch.core.content import Text
 from dispatch.core.events import TextDelta, Truncated, decode_event
 from dispatch.core.identity import LOCAL, SEND, WATCH, ConversationId, Principal, TurnId, UserId
 from dispatch.errors import (
+    Busy,
     Conflict,
     Forbidden,
     Gone,
@@ -173,7 +174,7 @@ async def test_nothing_begins_while_one_is_on_its_way_to_disk() -> None:
             await store.reached()
             tasks.start_soon(broker.send, "three")
             with guard():
-                while not broker.live().held:
+                while not broker.live().past.behind:
                     await anyio.lowlevel.checkpoint()
             # Not before it is durable, for readers either.
             assert broker.live().past.superseded == ()
@@ -181,6 +182,33 @@ async def test_nothing_begins_while_one_is_on_its_way_to_disk() -> None:
         await broker.until_idle()
         assert (await broker.texts())[-1] == ("user", "three")
         assert await audit(store) == []
+
+
+async def test_of_those_that_come_behind_one_the_first_begins_and_the_others_find_it_busy() -> None:
+    store = HeldStore(MemoryStore())
+    agent = ScriptedAgent(script=lambda request: [FOR_EVER] if request.message == "b" else ["ok"])
+    became: dict[str, str] = {}
+    async with broker_on(store, agents=[agent]) as broker:
+
+        async def sent(text: str, on_busy: OnBusy) -> None:
+            try:
+                became[text] = (await broker.send(text, on_busy=on_busy)).place
+            except Busy:
+                became[text] = "refused"
+
+        await said(broker, "a")
+        store.hold()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cut, broker, None)
+            await store.reached()
+            sends: list[tuple[str, OnBusy]] = [("b", "queue"), ("c", "reject"), ("d", "queue")]
+            for count, (text, on_busy) in enumerate(sends, start=1):
+                tasks.start_soon(sent, text, on_busy)
+                with guard():
+                    while len(broker.live().past.behind) < count:
+                        await anyio.lowlevel.checkpoint()
+            store.release()
+        assert became == {"b": "started", "c": "refused", "d": "queued"}
 
 
 async def test_the_same_id_again_truncates_once_also_after_a_restart() -> None:

@@ -235,7 +235,7 @@ def _has_turn_of(live: Live, user: UserId, before: TurnKey) -> bool:
     """Whether a turn of theirs runs or waits, or a message of theirs waits for a seal."""
     if any(_is_of(user, before, turn) for turn in live.queued.values()):
         return True
-    others: list[Admission | CurrentTurn] = [*live.held, *live.interrupts]
+    others: list[Admission | CurrentTurn] = [*live.held, *live.interrupts, *live.past.behind]
     if live.current is not None:
         others.append(live.current)
     return any(one.user == user and one.key < before for one in others)

@@ -151,7 +151,6 @@ class Client:
             self.copies = {uri: copy for uri, copy in self.copies.items() if uri in kept}
             for snapshot in result["snapshots"]:
                 self._begin(snapshot)
-                self.server_seq = max(self.server_seq, snapshot["fromSeq"])
             return
         for uri in result["missing"]:
             del self.copies[uri]
@@ -163,6 +162,8 @@ class Client:
         if uri not in self.copies:
             self.copies[uri] = Copy(uri, version_number(self.version), self.client_id)
         self.copies[uri].begin(snapshot)
+        # Everything before it has come, in every channel that is followed.
+        self.server_seq = max(self.server_seq, snapshot["fromSeq"])
 
     def _notified(self, method: str, params: Json) -> None:
         if method == "action":
