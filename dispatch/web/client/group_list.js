@@ -21,7 +21,10 @@ import { Store } from "./store.js";
  * @property {DispatchError | null} error why the list may be old
  */
 
-/** Between two readings of the list, however much happens. */
+/**
+ * In so long a time the list is read twice at most, however much happens. Twice: at its beginning a
+ * page may have to know what was there when it read something else.
+ */
 const REST_MS = 500;
 /** What a notice does not say of a group that nothing else is known of. */
 const UNTOLD = { lastSeq: 0, activeRuns: [], activeRun: null, archivedMembers: [] };
@@ -50,8 +53,10 @@ export class GroupList extends Store {
   #heard = [];
   /** @type {Promise<void> | null} the reading that begins once it may */
   #due = null;
-  /** @type {Promise<unknown>} until another reading may begin */
-  #rest = Promise.resolve();
+  /** @type {Promise<void>} the reading before that */
+  #last = Promise.resolve();
+  /** When the last two began. */
+  #began = [-REST_MS, -REST_MS];
   #isLoading = false;
   /** @type {DispatchError | null} */
   #error = null;
@@ -85,13 +90,18 @@ export class GroupList extends Store {
 
   /** Read it again, now or after a rest; resolves when a reading that began after this is over. */
   reload() {
-    this.#due ??= this.#rest.then(() => {
-      this.#due = null;
-      const read = this.#read();
-      this.#rest = read.then(() => new Promise((resolve) => setTimeout(resolve, REST_MS)));
-      return read;
-    });
+    this.#due ??= this.#begin();
     return this.#due;
+  }
+
+  async #begin() {
+    await this.#last;
+    const wait = this.#began[0] + REST_MS - performance.now();
+    if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
+    this.#began = [this.#began[1], performance.now()];
+    this.#due = null;
+    this.#last = this.#read();
+    await this.#last;
   }
 
   /** @param {ServerFrame} frame */
