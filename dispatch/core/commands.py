@@ -37,7 +37,8 @@ class Dispatched(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 class TurnBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """What a turn is asked to do; stored with it. `model` is `AGENT` or `AGENT/MODEL`.
 
-    One that `resumes` a turn has the message of that turn, which is not said again.
+    One that `resumes` a turn has the message of that turn, which is not said again;
+    `first_started_at_ms` is when the first of the turns began that it goes on with (epoch ms).
     """
 
     message: str
@@ -46,6 +47,7 @@ class TurnBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
     cwd: str | None = None
     reasoning_effort: ReasoningEffort | None = None
     resumes: TurnId | None = None
+    first_started_at_ms: int | None = None
     dispatched: Dispatched | None = None
 
 

@@ -84,7 +84,13 @@ class Rewinding:
                 raise NotResumable(f"turn {turn} is not the last one of this conversation")
             check_alone(live)
 
-        return TurnBody(message=body.message, images=body.images, resumes=turn), check
+        resumed = TurnBody(
+            message=body.message,
+            images=body.images,
+            resumes=turn,
+            first_started_at_ms=body.first_started_at_ms or record.started_at_ms,
+        )
+        return resumed, check
 
     async def _truncate(self, principal: Principal, wish: Truncate, key: str | None) -> Cut:
         services = self._services

@@ -138,12 +138,11 @@ class ChatChronicle(Chronicle):
         """What the reducers make of a chat's time when its turn ends."""
         names, running = self.names.get(turn), self.live.state.running
         done, current = None if running is None else running.done, self.live.current
-        if current is not None and current.body.resumes is not None:
-            # By the start of the turn that it goes on with.
-            return None
         if names is None or done is None or done.duration_ms is None:
             return None
-        return later(iso_time(names.started_at_ms), max(0, round(done.duration_ms)))
+        # One that goes on with another is one with it, and began when that did.
+        first = None if current is None else current.body.first_started_at_ms
+        return later(iso_time(first or names.started_at_ms), max(0, round(done.duration_ms)))
 
     def claimed(self, draft: Draft, subject: str, by: Dispatched) -> None:
         """See `scribe.Scribe`."""

@@ -294,6 +294,17 @@ async def peer_of(
         yield peer
 
 
+async def is_read_the_same(daemon: Daemon, ann: Peer) -> None:
+    """Once nobody follows a session it is read anew."""
+    for channel in list(ann.states):
+        await ann.notify("unsubscribe", channel=channel)
+    await ann.call("ping")
+    async with peer_of(daemon, "c9") as late:
+        for channel in list(ann.states):
+            await late.subscribe(channel)
+        assert late.states == ann.states
+
+
 @asynccontextmanager
 async def native_of(daemon: Daemon) -> AsyncIterator[Any]:
     """A native client, bare."""

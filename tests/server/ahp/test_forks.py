@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from dispatch.agents.port import AgentFailure
-from dispatch.compose import Daemon
 from dispatch.core.events import Request, RequestOption
 from dispatch.settings import Limits
 from dispatch.testing.scripted import FOR_EVER, ScriptedAgent
-from tests.server.ahp.peer import Peer, daemon_of, peer_of, turn_started
+from tests.server.ahp.peer import (
+    Peer,
+    daemon_of,
+    is_read_the_same,
+    peer_of,
+    turn_started,
+)
 
 FORK = "ahp-chat:/fork"
 QUESTION = Request("r1", "approval", "May I?", options=(RequestOption("yes", "Yes", "allow"),))
@@ -19,17 +24,6 @@ async def forked(ann: Peer, session: str, chat: str, turn_id: str) -> None:
     source = {"kind": "fork", "chat": chat, "turnId": turn_id}
     await ann.call("createChat", channel=session, chat=FORK, source=source)
     await ann.subscribe(FORK)
-
-
-async def is_read_the_same(daemon: Daemon, ann: Peer) -> None:
-    """Once nobody follows a session it is read anew."""
-    for channel in list(ann.states):
-        await ann.notify("unsubscribe", channel=channel)
-    await ann.call("ping")
-    async with peer_of(daemon, "c9") as late:
-        for channel in list(ann.states):
-            await late.subscribe(channel)
-        assert late.states == ann.states
 
 
 async def test_a_fork_of_a_turn_that_asked_shows_what_is_kept_of_it(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dispatch.storage.memory import MemoryStore
 from dispatch.storage.memory_disk import MemoryDisk
 from dispatch.testing.scripted import ScriptedAgent, Step
 from tests.protocol.replies import http_client
-from tests.server.ahp.peer import Peer, daemon_of, peer_of, turn_started
+from tests.server.ahp.peer import Peer, daemon_of, is_read_the_same, peer_of, turn_started
 
 RESUME = {"type": "chat/turnResume", "turnId": "t1"}
 
@@ -108,6 +108,20 @@ async def test_a_turn_that_is_resumed_natively_goes_on_here(tmp_path: Path) -> N
         await ann.until_type("chat/turnComplete")
         assert texts(ann, chat) == ["half ", "rest"]
         await ann.check()
+
+
+async def test_a_chat_is_as_old_as_a_turn_that_was_resumed_also_once_that_is_truncated(
+    tmp_path: Path,
+) -> None:
+    async with daemon_of(tmp_path, failing(9)) as daemon, peer_of(daemon) as ann:
+        _, chat = await ann.make_session()
+        await ann.dispatch(chat, turn_started("hello"))
+        await ann.until_type("chat/error")
+        for _ in range(2):
+            await ann.accepted(chat, RESUME)
+            await ann.until_type("chat/error")
+        await ann.accepted(chat, {"type": "chat/truncated"})
+        await is_read_the_same(daemon, ann)
 
 
 async def test_a_fork_of_a_turn_that_was_resumed_has_all_of_it(tmp_path: Path) -> None:
