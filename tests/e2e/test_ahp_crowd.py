@@ -130,7 +130,9 @@ class Window:
         await self.tell_session("titleChanged", title=new_id("title"))
 
     async def flag(self) -> None:
-        await self.tell_session("isReadChanged", isRead=self.rng.random() < 0.5)
+        await self.rng.choice([self.tell, self.tell_session])(
+            "isReadChanged", isRead=self.rng.random() < 0.5
+        )
 
     async def default(self) -> None:
         await self.tell_session("defaultChatChanged", defaultChat=self.rng.choice(self.chats))

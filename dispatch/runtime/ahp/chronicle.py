@@ -8,7 +8,7 @@ Invariant: whatever changes a chat in AHP has a place in the account's log, whoe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -211,7 +211,7 @@ class ChatChronicle(Chronicle):
         match action["type"]:
             case "chat/draftChanged":
                 self._change(draft, draft=action.get("draft"))
-            case "chat/isReadChanged" | "chat/isArchivedChanged" as kind:
+            case kind if kind in FLAG_ACTIONS:
                 flag, on = flag_of(kind, action)
                 flags = with_flag(self._details(draft).flags, flag, on)
                 self._change(draft, flags=flags)
@@ -231,6 +231,9 @@ class ChatChronicle(Chronicle):
         action = {"type": "chat/pendingMessageRemoved", "kind": kind, "id": entry.id}
         self._tell(draft, Acted(action, origin))
 
+
+FLAG_ACTIONS: Final = frozenset({"chat/isReadChanged", "chat/isArchivedChanged"})
+"""Actions that set or clear a bit of a chat's status."""
 
 _SEALED = msgspec.json.encode(TurnSealed())
 

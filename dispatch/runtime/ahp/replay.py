@@ -16,9 +16,12 @@ from dispatch.core.events import Truncated, decode_event
 from dispatch.core.identity import ConversationId, TurnId
 from dispatch.core.truncation import Superseded
 from dispatch.protocol.ahp.envelopes import ENVELOPES_PER_POSITION, Change
-from dispatch.protocol.ahp.records import decode_record
+from dispatch.protocol.ahp.objects import changed
+from dispatch.protocol.ahp.records import Acted, Record, decode_record
 from dispatch.protocol.ahp.session_fold import ChatFold, SessionFold, TurnNames, UnknownTurn
-from dispatch.runtime.ahp.chronicle import names_of
+from dispatch.protocol.ahp.status import IS_READ, with_flag
+from dispatch.protocol.codec import Object
+from dispatch.runtime.ahp.chronicle import FLAG_ACTIONS, flag_of, names_of
 from dispatch.runtime.ahp.reading import (
     Cut,
     base_state,
@@ -38,6 +41,7 @@ _BASE_TURNS: Final = 2
 _TURNS_PAGE: Final = 16
 _LOG_PAGE: Final = 500
 _TRUNCATED: Final = b'{"type":"truncated"'
+_BEGINS: Final = (b'{"type":"user-message"', b'{"type":"turn-start"')
 
 
 class Pruned(Exception):
@@ -51,6 +55,14 @@ class _Since(NamedTuple):
     events: list[EventRecord]
     names: dict[TurnKey, TurnNames]
     ids: dict[TurnKey, TurnId]
+
+
+class _Told(NamedTuple):
+    """A record of the session (None) or of a chat."""
+
+    position: int
+    owner: ConversationId | None
+    record: Record
 
 
 class Replay:
@@ -73,19 +85,22 @@ class Replay:
         """The changes, ascending; raises `Pruned`."""
         chats: dict[ConversationId, ChatFold] = {}
         due: list[tuple[int, Callable[[SessionFold], list[Change]]]] = []
-        start = self._from
-        for name in self._details.chats:
-            if name not in self._cuts:
-                continue
-            since = await self._chat(self._cuts[name])
+        found = {
+            name: await self._chat(self._cuts[name])
+            for name in self._details.chats
+            if name in self._cuts
+        }
+        events = [event for since in found.values() for event in since.events]
+        start = min((event.position for event in events), default=self._from)
+        told = await self._records(min(start, self._from))
+        for name, since in found.items():
             chats[name] = since.chat
-            for event in since.events:
-                start = min(start, event.position)
-                due.append((event.position, _event(name, since, event)))
-        due += await self._records(start)
+            since.chat.state = self._before(since, [one for one in told if one.owner == name])
+            due += [(event.position, _event(name, since, event)) for event in since.events]
+        due += [(one.position, _record(one)) for one in told]
         listed = {name: self._cuts[name].details.listed_title for name in chats}
         fold = SessionFold(self._scope.uri, session_state(self._details, chats, listed), chats)
-        found: list[Change] = []
+        changes: list[Change] = []
         for position, act in sorted(due, key=lambda one: one[0]):
             if position > self._upto:
                 break
@@ -93,8 +108,27 @@ class Replay:
                 said = act(fold)
             except UnknownTurn as error:
                 raise Pruned from error
-            found += [change for change in said if change.server_seq > self._after]
-        return found
+            changes += [change for change in said if change.server_seq > self._after]
+        return changes
+
+    def _before(self, since: _Since, told: list[_Told]) -> Object:
+        """A chat as what came found it. Of its flags only the present is kept: before the first
+        change of one it was the other way, or the change changed nothing. Nor is its time, which
+        every end of a turn sets: from none, so that this is told.
+        """
+        switched = [
+            (event.position, IS_READ, False)
+            for event in since.events
+            if event.payload.startswith(_BEGINS)
+        ]
+        for position, _, record in told:
+            action = record.action if isinstance(record, Acted) else {"type": ""}
+            if action["type"] in FLAG_ACTIONS and position <= self._upto:
+                switched.append((position, *flag_of(action["type"], action)))
+        status = since.chat.state["status"]
+        for _, flag, on in sorted(switched, reverse=True):
+            status = with_flag(status, flag, on=not on)
+        return changed(since.chat.state, status=status, modifiedAt="")
 
     async def _chat(self, cut: Cut) -> _Since:
         last = await self._last_before(cut)
@@ -162,13 +196,13 @@ class Replay:
                 if record is not None:
                     names[names_of(record).turn_id] = record.id
 
-    async def _records(self, start: int) -> list[tuple[int, Callable[[SessionFold], list[Change]]]]:
+    async def _records(self, start: int) -> list[_Told]:
         """The session's own log; of before the number only what is said in turns that go on."""
         scope = self._scope
         owners: dict[TimelineKey, ConversationId | None] = {scope.ledger.record.key: None}
         owners |= {ledger.record.key: name for name, ledger in scope.chats.items()}
         stream = stream_of(scope.account, scope.id)
-        due: list[tuple[int, Callable[[SessionFold], list[Change]]]] = []
+        due: list[_Told] = []
         after = start - 1
         while True:
             page = await self._store.log(stream, after, _LOG_PAGE)
@@ -179,7 +213,7 @@ class Replay:
                 owner = owners.get(found.timeline)
                 is_early = found.position < self._from
                 if found.timeline in owners and not (is_early and owner is None):
-                    due.append((found.position, _record(owner, found.position, found.payload)))
+                    due.append(_Told(found.position, owner, decode_record(found.payload)))
             self._left -= len(page.records)
             if self._left < 0:
                 raise Pruned
@@ -215,8 +249,5 @@ def _event(
     return lambda fold: fold.event(stored.position, name, turn, event, names, at_ms)
 
 
-def _record(
-    owner: ConversationId | None, position: int, payload: bytes
-) -> Callable[[SessionFold], list[Change]]:
-    record = decode_record(payload)
-    return lambda fold: fold.record(position, owner, record)
+def _record(told: _Told) -> Callable[[SessionFold], list[Change]]:
+    return lambda fold: fold.record(told.position, told.owner, told.record)

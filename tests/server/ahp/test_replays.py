@@ -63,6 +63,7 @@ async def tell(ann: Peer, story: Story, url: str, session: str, chat: str) -> No
     await ann.accepted(chat, turn_started("steer", "t3"))
     await ann.accepted(chat, pending("steering", "left", "p4"))
     await ann.until_turns(chat, 3)
+    await ann.accepted(chat, {"type": "chat/isReadChanged", "isRead": True})
     await ann.accepted(chat, turn_started("call", "t4"))
     while not ann.states[session].get("inputNeeded"):
         await ann.receive()
@@ -79,6 +80,9 @@ async def tell(ann: Peer, story: Story, url: str, session: str, chat: str) -> No
     done = {"type": "chat/inputCompleted", "requestId": "r1", "response": "accept"}
     await ann.accepted(chat, done)
     await ann.until_turns(chat, 5)
+    await ann.accepted(chat, {"type": "chat/isReadChanged", "isRead": True})
+    await ann.accepted(chat, {"type": "chat/isArchivedChanged", "isArchived": True})
+    await ann.accepted(chat, {"type": "chat/isReadChanged", "isRead": False})
     await ann.accepted(chat, turn_started("fail", "t6"))
     await ann.until_turns(chat, 6)
     first = story.agent.requests[0]
@@ -96,6 +100,8 @@ async def tell(ann: Peer, story: Story, url: str, session: str, chat: str) -> No
     await ann.accepted(session, {"type": "session/titleChanged", "title": "Ours"})
     await ann.accepted(chat, turn_started("last", "t8"))
     await ann.until_turns(chat, 4)
+    await ann.accepted(chat, {"type": "chat/isReadChanged", "isRead": True})
+    await ann.accepted(chat, {"type": "chat/isArchivedChanged", "isArchived": False})
     await ann.call("disposeChat", channel="ahp-chat:/f")
     await ann.call("ping")
 
