@@ -24,6 +24,7 @@ from tests.clients.ahp.ahp_client.words import Json
 from tests.e2e.ahp import VERSIONS, Seat, created, message, new_id, seated, serving
 from tests.e2e.process import DaemonProcess
 from tests.e2e.test_ahp_machine import answer_to
+from tests.protocol.replies import http_client
 
 SEEDS = int(os.environ.get("DISPATCH_TEST_AHP_SEEDS", "8"))
 STEPS = 60
@@ -251,7 +252,7 @@ async def crowd(daemon: DaemonProcess, http: httpx.AsyncClient, seed: int) -> No
 async def test_three_windows_and_somebody_beside_them_never_diverge(tmp_path: Path) -> None:
     async with (
         serving(tmp_path) as daemon,
-        httpx.AsyncClient(base_url=daemon.url, timeout=20) as http,
+        http_client(daemon.url) as http,
     ):
         for seed in range(SEEDS):
             try:
