@@ -27,6 +27,9 @@ from dispatch.client.failures import CannotConnect, ConnectionLost, reason_of
 
 T = TypeVar("T")
 
+# What a connection that was made ends with, while a request is written to it.
+_BROKEN = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
+
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: object, **__: object) -> None:
@@ -118,6 +121,9 @@ class _Worker:
             raise ConnectionLost(f"no answer from {self._place}") from error
         except urllib.error.URLError as error:
             cause = error.reason
+            if isinstance(cause, _BROKEN):
+                # It was there, and took some of the request at least.
+                raise ConnectionLost(f"the connection to {self._place} was lost") from error
             reason = reason_of(cause) if isinstance(cause, OSError) else cause
             raise CannotConnect(f"cannot connect to {self._place}: {reason}") from error
         except (OSError, HTTPException) as error:
