@@ -8,9 +8,9 @@ from dispatch.agents.port import TurnRequest
 from dispatch.settings import Limits
 from dispatch.storage.memory import MemoryStore
 from dispatch.storage.memory_disk import MemoryDisk
-from dispatch.testing.scripted import ScriptedAgent, Step
+from dispatch.testing.scripted import Gate, ScriptedAgent, Step
 from tests.protocol.replies import http_client
-from tests.server.ahp.peer import Peer, daemon_of, is_read_the_same, peer_of, turn_started
+from tests.server.ahp.peer import ROOT, Peer, daemon_of, is_read_the_same, peer_of, turn_started
 
 RESUME = {"type": "chat/turnResume", "turnId": "t1"}
 
@@ -122,6 +122,36 @@ async def test_a_chat_is_as_old_as_a_turn_that_was_resumed_also_once_that_is_tru
             await ann.until_type("chat/error")
         await ann.accepted(chat, {"type": "chat/truncated"})
         await is_read_the_same(daemon, ann)
+
+
+async def test_who_comes_back_after_a_turn_was_resumed_is_told_how_old_the_chat_is(
+    tmp_path: Path,
+) -> None:
+    gate = Gate()
+    steps: list[list[Step]] = [["half ", gate, ValueError("broken")], [ValueError("again")]]
+    agent = ScriptedAgent(script=lambda _: steps.pop(0))
+    async with daemon_of(tmp_path, agent) as daemon, peer_of(daemon, "c1") as ann:
+        session, chat = await ann.make_session()
+        async with peer_of(daemon, "c2") as bob:
+            await bob.subscribe(session)
+            await ann.dispatch(chat, turn_started("hello"))
+            await ann.until_type("chat/responsePart")
+            # Longer than what resumes it: the chat's time goes back when that fails at once.
+            await ann.check()
+            gate.open()
+            await ann.until_type("chat/error")
+            # Behind its end, so that who comes back is not told of the turn again.
+            await ann.accepted(session, {"type": "session/titleChanged", "title": "Ours"})
+            await bob.until(lambda one: one["action"].get("title") == "Ours")
+        await ann.accepted(chat, RESUME)
+        await ann.until_type("chat/error")
+        async with peer_of(daemon, "c2", hello=False) as back:
+            result = await back.reconnect(bob.seq, session)
+            assert result["type"] == "replay"
+            back.states = dict(bob.states)
+            del back.states[ROOT]
+            back.take_reconnected(result, bob.seq)
+            await back.check()
 
 
 async def test_a_fork_of_a_turn_that_was_resumed_has_all_of_it(tmp_path: Path) -> None:
