@@ -360,6 +360,30 @@ async def test_one_that_waits_is_refused_when_its_conversation_goes() -> None:
         assert len(failures) == 1
 
 
+async def test_who_came_behind_one_is_refused_when_the_conversation_goes() -> None:
+    store = HeldStore(MemoryStore())
+    async with broker_on(store, agents=[agent()]) as broker:
+        await said(broker, "one")
+        store.hold()
+        async with anyio.create_task_group() as tasks:
+
+            async def is_refused() -> None:
+                with pytest.raises(Gone):
+                    await broker.send("two", on_busy="queue")
+
+            tasks.start_soon(cut, broker, None)
+            await store.reached()
+            tasks.start_soon(is_refused)
+            with guard():
+                while not broker.live().past.behind:
+                    await anyio.lowlevel.checkpoint()
+            tasks.start_soon(broker.catalog.delete, LOCAL, C1)
+            with guard():
+                while not broker.live().is_deleting:
+                    await anyio.lowlevel.checkpoint()
+            store.release()
+
+
 async def test_unread_chunks_are_those_that_count() -> None:
     async with broker_on(MemoryStore(), agents=[agent()]) as broker:
         one, *_ = await said(broker, "one", "two", "three")
